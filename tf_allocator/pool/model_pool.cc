@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/pool/model_pool.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace tf_model_pool {
+namespace {
+
+// A load of unknown size grows by a quarter of what the pool has, within this
+// bound, so that mappings stay few and little is mapped in vain.
+constexpr size_t kMaxGrowthAhead = size_t{64} << 20;
+
+uintptr_t AsAddress(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+
+}  // namespace
+
+ModelPool::ModelPool(SystemMemory* memory, MemoryBudget* budget,
+                     Options options)
+    : memory_(memory), budget_(budget), options_(std::move(options)) {
+  idle_since_ns_ = options_.now_ns();
+}
+
+ModelPool::~ModelPool() {
+  Trim();
+  for (const Region& region : regions_) {
+    memory_->Unreserve(region.base, region.address_space);
+  }
+}
+
+void ModelPool::BeginLoad(bool new_version) {
+  std::lock_guard<std::mutex> lock(mu_);
+  if (loads_++ == 0) promised_ = 0;
+  idle_since_ns_ = -1;
+  if (new_version) peak_in_use_ = in_use_;
+}
+
+void ModelPool::EndLoad() {
+  bool became_idle;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (--loads_ == 0) promised_ = 0;
+    became_idle = NoteIdleLocked();
+  }
+  if (became_idle) options_.on_idle();
+}
+
+bool ModelPool::Reserve(size_t bytes) {
+  std::lock_guard<std::mutex> growth(growth_mu_);
+  size_t missing = 0;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    promised_ += bytes;
+    if (promised_ > free_bytes_) missing = promised_ - free_bytes_;
+  }
+  if (missing == 0 || Grow(missing)) return true;
+  std::lock_guard<std::mutex> lock(mu_);
+  promised_ -= std::min(promised_, bytes);
+  return false;
+}
+
+void* ModelPool::Allocate(size_t alignment, size_t bytes) {
+  if (bytes == 0 || bytes > options_.address_space) return nullptr;
+  alignment = std::max(alignment, kChunkGranularity);
+  if (alignment > kRegionGranularity) return nullptr;
+  const size_t size = RoundUp(bytes, kChunkGranularity);
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (void* p = AllocateFromFree(alignment, size, bytes)) return p;
+  }
+  std::lock_guard<std::mutex> growth(growth_mu_);
+  size_t ahead;
+  {
+    // Another thread may have grown the pool while this one waited.
+    std::lock_guard<std::mutex> lock(mu_);
+    if (void* p = AllocateFromFree(alignment, size, bytes)) return p;
+    ahead = std::min(kMaxGrowthAhead, committed_ / 4);
+  }
+  // Growth can make the budget trim idle pools, which this one is not now.
+  BeginLoad(/*new_version=*/false);
+  const size_t least = size + (alignment - kChunkGranularity);
+  void* p = nullptr;
+  if (Grow(std::max(least, ahead)) || Grow(least)) {
+    std::lock_guard<std::mutex> lock(mu_);
+    p = AllocateFromFree(alignment, size, bytes);
+  }
+  EndLoad();
+  return p;
+}
+
+bool ModelPool::Deallocate(void* address) {
+  bool became_idle;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    const auto it = chunks_.find(AsAddress(address));
+    if (it == chunks_.end() || it->second.requested == 0) return false;
+    const size_t size = it->second.size;
+    const size_t region = it->second.region;
+    chunks_.erase(it);
+    in_use_ -= size;
+    --num_tensors_;
+    InsertFree(AsAddress(address), size, region);
+    became_idle = NoteIdleLocked();
+  }
+  if (became_idle) options_.on_idle();
+  return true;
+}
+
+bool ModelPool::Sizes(const void* address, size_t* requested,
+                      size_t* granted) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  const auto it = chunks_.find(AsAddress(address));
+  if (it == chunks_.end() || it->second.requested == 0) return false;
+  *requested = it->second.requested;
+  *granted = it->second.size;
+  return true;
+}
+
+bool ModelPool::Contains(const void* address) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return std::any_of(
+      regions_.begin(), regions_.end(), [address](const Region& r) {
+        const Address base = AsAddress(r.base);
+        return AsAddress(address) >= base &&
+               AsAddress(address) < base + r.committed;
+      });
+}
+
+void ModelPool::AddFallback(size_t bytes) {
+  std::lock_guard<std::mutex> lock(mu_);
+  fallback_ += bytes;
+  idle_since_ns_ = -1;
+}
+
+void ModelPool::RemoveFallback(size_t bytes) {
+  bool became_idle;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    fallback_ -= bytes;
+    became_idle = NoteIdleLocked();
+  }
+  if (became_idle) options_.on_idle();
+}
+
+bool ModelPool::idle() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return IdleLocked();
+}
+
+int64_t ModelPool::idle_since_ns() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return IdleLocked() ? idle_since_ns_ : -1;
+}
+
+size_t ModelPool::bytes_reserved() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return committed_;
+}
+
+size_t ModelPool::Trim() {
+  std::unique_lock<std::mutex> growth(growth_mu_, std::try_to_lock);
+  if (!growth.owns_lock()) return 0;
+  struct Part {
+    char* base;
+    size_t bytes;
+  };
+  std::vector<Part> parts;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (!IdleLocked()) return 0;
+    for (Region& region : regions_) {
+      if (region.committed > 0) parts.push_back({region.base, region.committed});
+      region.committed = 0;
+    }
+    chunks_.clear();
+    free_.clear();
+    committed_ = 0;
+    free_bytes_ = 0;
+  }
+  // A load that begins now finds nothing free and waits for growth_mu_.
+  size_t given_back = 0;
+  for (const Part& part : parts) {
+    memory_->Decommit(part.base, part.bytes);
+    budget_->Refund(part.bytes);
+    given_back += part.bytes;
+  }
+  return given_back;
+}
+
+void ModelPool::FillStats(PoolStats* stats) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  stats->state = loads_ > 0       ? PoolState::kLoading
+                 : IdleLocked() ? PoolState::kStandby
+                                : PoolState::kLive;
+  stats->bytes_in_use = in_use_;
+  stats->peak_bytes_in_use = peak_in_use_;
+  stats->bytes_reserved = committed_;
+  stats->num_tensors = num_tensors_;
+  stats->largest_free_block = free_.empty() ? 0 : free_.rbegin()->first;
+  stats->fallback_bytes = fallback_;
+  stats->num_regions = regions_.size();
+  stats->num_mappings = num_mappings_;
+}
+
+bool ModelPool::Grow(size_t bytes) {
+  bytes = RoundUp(bytes, kRegionGranularity);
+  if (!budget_->Charge(bytes)) return false;
+  const int place = PlaceForGrowth(bytes);
+  // Only holders of growth_mu_ change regions_, so it can be read here.
+  char* const begin =
+      place < 0 ? nullptr : regions_[place].base + regions_[place].committed;
+  if (place < 0 || !memory_->Commit(begin, bytes)) {
+    budget_->Refund(bytes);
+    return false;
+  }
+  std::lock_guard<std::mutex> lock(mu_);
+  regions_[place].committed += bytes;
+  committed_ += bytes;
+  ++num_mappings_;
+  InsertFree(AsAddress(begin), bytes, place);
+  return true;
+}
+
+int ModelPool::PlaceForGrowth(size_t bytes) {
+  for (size_t i = 0; i < regions_.size(); ++i) {
+    if (regions_[i].address_space - regions_[i].committed >= bytes) {
+      return static_cast<int>(i);
+    }
+  }
+  size_t want = std::max(options_.address_space, bytes);
+  void* base = memory_->Reserve(want);
+  while (base == nullptr && want > bytes) {
+    want = std::max(bytes, RoundUp(want / 2, kRegionGranularity));
+    base = memory_->Reserve(want);
+  }
+  if (base == nullptr) return -1;
+  std::lock_guard<std::mutex> lock(mu_);
+  regions_.push_back({static_cast<char*>(base), want, 0});
+  return static_cast<int>(regions_.size()) - 1;
+}
+
+void* ModelPool::AllocateFromFree(size_t alignment, size_t size,
+                                  size_t requested) {
+  for (auto it = free_.lower_bound({size, 0}); it != free_.end(); ++it) {
+    const Address begin = it->second;
+    const Address aligned = RoundUp(begin, alignment);
+    const size_t skipped = aligned - begin;
+    const size_t available = it->first;
+    if (available < skipped + size) continue;
+    const size_t region = chunks_.find(begin)->second.region;
+    EraseFree(begin, available);
+    if (skipped > 0) InsertFree(begin, skipped, region);
+    const size_t rest = available - skipped - size;
+    chunks_[aligned] = {size, requested, region};
+    if (rest > 0) InsertFree(aligned + size, rest, region);
+    in_use_ += size;
+    peak_in_use_ = std::max(peak_in_use_, in_use_);
+    promised_ -= std::min(promised_, size);
+    ++num_tensors_;
+    idle_since_ns_ = -1;
+    return reinterpret_cast<void*>(aligned);
+  }
+  return nullptr;
+}
+
+void ModelPool::InsertFree(Address address, size_t size, size_t region) {
+  free_bytes_ += size;
+  auto next = chunks_.lower_bound(address);
+  if (next != chunks_.end() && next->first == address + size &&
+      next->second.requested == 0 && next->second.region == region) {
+    free_.erase({next->second.size, next->first});
+    size += next->second.size;
+    next = chunks_.erase(next);
+  }
+  if (next != chunks_.begin()) {
+    const auto previous = std::prev(next);
+    if (previous->first + previous->second.size == address &&
+        previous->second.requested == 0 && previous->second.region == region) {
+      free_.erase({previous->second.size, previous->first});
+      previous->second.size += size;
+      free_.insert({previous->second.size, previous->first});
+      return;
+    }
+  }
+  chunks_[address] = {size, 0, region};
+  free_.insert({size, address});
+}
+
+void ModelPool::EraseFree(Address address, size_t size) {
+  free_.erase({size, address});
+  chunks_.erase(address);
+  free_bytes_ -= size;
+}
+
+bool ModelPool::IdleLocked() const {
+  return loads_ == 0 && in_use_ == 0 && fallback_ == 0;
+}
+
+bool ModelPool::NoteIdleLocked() {
+  if (!IdleLocked() || idle_since_ns_ >= 0) return false;
+  idle_since_ns_ = options_.now_ns();
+  return true;
+}
+
+}  // namespace tf_model_pool

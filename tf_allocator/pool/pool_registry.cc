@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/pool/pool_registry.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <set>
+#include <tuple>
+#include <utility>
+
+namespace tf_model_pool {
+namespace {
+
+constexpr int64_t kNsPerSecond = 1000000000;
+
+int64_t SteadyNowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+PoolRegistry::Options WithDefaults(PoolRegistry::Options options) {
+  if (!options.now_ns) options.now_ns = SteadyNowNs;
+  if (!options.log) options.log = [](const std::string&) {};
+  if (!options.on_new_pool) options.on_new_pool = [](uint8_t, ModelPool*) {};
+  return options;
+}
+
+}  // namespace
+
+PoolRegistry::PoolRegistry(Options options)
+    : options_(WithDefaults(std::move(options))) {
+  if (RetainNs() >= 0) {
+    retention_thread_ = std::thread([this] { RetentionLoop(); });
+  }
+}
+
+PoolRegistry::~PoolRegistry() {
+  {
+    std::lock_guard<std::mutex> lock(retention_mu_);
+    stopping_ = true;
+  }
+  retention_wakes_.notify_all();
+  if (retention_thread_.joinable()) retention_thread_.join();
+}
+
+uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
+  Slot* slot;
+  std::string reason;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    slot = ChooseSlot(identity, bytes, &reason);
+    if (slot != nullptr) {
+      const bool new_version =
+          slot->pool->idle() || !(slot->identity == identity);
+      slot->identity = identity;
+      ++slot->num_loads;
+      slot->pool->BeginLoad(new_version);
+    }
+  }
+  // Mapping and faulting can take seconds: not under mu_.
+  if (slot != nullptr && bytes > 0 && !slot->pool->Reserve(bytes)) {
+    slot->pool->EndLoad();
+    slot = nullptr;
+    reason = "no memory for " + std::to_string(bytes) + " bytes";
+    if (options_.settings.limit_bytes > 0) {
+      reason += ": TF_MODEL_POOL_LIMIT_MB allows " +
+                std::to_string(options_.settings.limit_bytes) + " bytes and " +
+                std::to_string(reserved_.load()) + " are taken";
+    } else {
+      reason += ": the system refused it";
+    }
+  }
+  if (slot != nullptr) return slot->id;
+  CountFallbackLoad(identity, reason);
+  return 0;
+}
+
+void PoolRegistry::EndLoad(uint8_t id) {
+  if (ModelPool* p = pool(id)) p->EndLoad();
+}
+
+std::string PoolRegistry::NameOf(uint8_t id) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& slot : slots_) {
+    if (slot->id == id) return slot->identity.Name();
+  }
+  return "";
+}
+
+std::vector<PoolStats> PoolRegistry::List() const {
+  std::vector<PoolStats> list;
+  std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& slot : slots_) {
+    PoolStats stats;
+    stats.id = slot->id;
+    stats.name = slot->identity.Name();
+    stats.model_dir = slot->identity.model_dir;
+    stats.version = slot->identity.version;
+    stats.slot = slot->letter;
+    stats.num_loads = slot->num_loads;
+    slot->pool->FillStats(&stats);
+    list.push_back(std::move(stats));
+  }
+  std::sort(list.begin(), list.end(),
+            [](const PoolStats& a, const PoolStats& b) {
+              return std::tie(a.model_dir, a.slot) <
+                     std::tie(b.model_dir, b.slot);
+            });
+  return list;
+}
+
+Totals PoolRegistry::GetTotals() const {
+  Totals totals;
+  for (const PoolStats& stats : List()) {
+    totals.bytes_in_use += stats.bytes_in_use;
+    totals.bytes_reserved += stats.bytes_reserved;
+    totals.num_mappings += stats.num_mappings;
+    ++totals.num_pools;
+  }
+  totals.limit_bytes = options_.settings.limit_bytes;
+  std::lock_guard<std::mutex> lock(mu_);
+  totals.fallback_loads = fallback_loads_;
+  totals.fallback_bytes = fallback_bytes_;
+  totals.trimmed_bytes = trimmed_bytes_;
+  totals.last_fallback_reason = last_fallback_reason_;
+  return totals;
+}
+
+std::string PoolRegistry::PoolOf(const void* address) const {
+  std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& slot : slots_) {
+    if (slot->pool->Contains(address)) return slot->identity.Name();
+  }
+  return "";
+}
+
+size_t PoolRegistry::Trim() {
+  size_t bytes = 0;
+  for (int id = 1; id <= kMaxPools; ++id) {
+    if (ModelPool* p = pool(static_cast<uint8_t>(id))) bytes += p->Trim();
+  }
+  std::lock_guard<std::mutex> lock(mu_);
+  trimmed_bytes_ += bytes;
+  return bytes;
+}
+
+size_t PoolRegistry::TrimExpired() {
+  const int64_t retain = RetainNs();
+  if (retain < 0) return 0;
+  const int64_t now = options_.now_ns();
+  size_t bytes = 0;
+  for (int id = 1; id <= kMaxPools; ++id) {
+    ModelPool* p = pool(static_cast<uint8_t>(id));
+    if (p == nullptr) continue;
+    const int64_t since = p->idle_since_ns();
+    if (since >= 0 && now - since >= retain) bytes += p->Trim();
+  }
+  std::lock_guard<std::mutex> lock(mu_);
+  trimmed_bytes_ += bytes;
+  return bytes;
+}
+
+void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
+  const std::string name = NameOf(id);
+  const std::string reason =
+      "the pool could not grow; see TF_MODEL_POOL_LIMIT_MB and the memory "
+      "that the system allows this process";
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    fallback_bytes_ += bytes;
+    last_fallback_reason_ = reason;
+  }
+  LogOnce("Model pool " + name +
+          " is full: tensors of this version go to the device's own "
+          "allocator (" +
+          reason + ")");
+}
+
+bool PoolRegistry::Charge(size_t bytes) {
+  const size_t limit = options_.settings.limit_bytes == 0
+                           ? std::numeric_limits<size_t>::max()
+                           : options_.settings.limit_bytes;
+  size_t taken = reserved_.load();
+  for (;;) {
+    if (bytes > limit) return false;
+    if (taken > limit - bytes) {
+      if (!TrimLeastRecentlyUsed()) return false;
+      taken = reserved_.load();
+      continue;
+    }
+    if (reserved_.compare_exchange_weak(taken, taken + bytes)) return true;
+  }
+}
+
+void PoolRegistry::Refund(size_t bytes) { reserved_ -= bytes; }
+
+PoolRegistry::Slot* PoolRegistry::ChooseSlot(const ModelIdentity& identity,
+                                             size_t bytes,
+                                             std::string* reason) {
+  // The smallest slot that is large enough, else the largest.
+  const auto better_fit = [bytes](const Slot* a, const Slot* b) {
+    const size_t ra = a->pool->bytes_reserved();
+    const size_t rb = b->pool->bytes_reserved();
+    const bool fits_a = ra >= bytes;
+    const bool fits_b = rb >= bytes;
+    if (fits_a != fits_b) return fits_a;
+    return fits_a ? ra < rb : ra > rb;
+  };
+  Slot* standby = nullptr;
+  Slot* orphan = nullptr;
+  int of_this_model = 0;
+  for (const auto& slot : slots_) {
+    if (slot->identity == identity) return slot.get();
+    const bool own = slot->identity.model_dir == identity.model_dir;
+    if (own) ++of_this_model;
+    if (!slot->pool->idle()) continue;
+    Slot*& best = own ? standby : orphan;
+    if (!own && ModelIsAlive(slot->identity.model_dir)) continue;
+    if (best == nullptr || better_fit(slot.get(), best)) best = slot.get();
+  }
+  if (standby != nullptr) return standby;
+  if (of_this_model >= options_.settings.slots) {
+    *reason = "all " + std::to_string(of_this_model) +
+              " slots of the model are in use (TF_MODEL_POOL_SLOTS)";
+    return nullptr;
+  }
+  const char letter = FreeLetter(identity.model_dir);
+  // A model that is gone leaves its memory to the next one, so that a process
+  // that loads many models one after another does not keep them all.
+  Slot* slot = orphan != nullptr ? orphan : NewSlot();
+  if (slot == nullptr) {
+    *reason = "all " + std::to_string(kMaxPools) + " pools are in use";
+    return nullptr;
+  }
+  slot->letter = letter;
+  return slot;
+}
+
+PoolRegistry::Slot* PoolRegistry::NewSlot() {
+  if (slots_.size() >= kMaxPools) return nullptr;
+  const uint8_t id = static_cast<uint8_t>(slots_.size() + 1);
+  ModelPool::Options pool_options;
+  pool_options.address_space = options_.address_space_per_pool;
+  pool_options.now_ns = options_.now_ns;
+  pool_options.on_idle = [this] {
+    if (RetainNs() < 0) return;
+    {
+      std::lock_guard<std::mutex> lock(retention_mu_);
+      retention_pending_ = true;
+    }
+    retention_wakes_.notify_all();
+  };
+  auto slot = std::make_unique<Slot>();
+  slot->id = id;
+  slot->pool = std::make_unique<ModelPool>(options_.memory, this,
+                                           std::move(pool_options));
+  slot->num_loads = 0;
+  options_.on_new_pool(id, slot->pool.get());
+  pools_[id].store(slot->pool.get(), std::memory_order_release);
+  slots_.push_back(std::move(slot));
+  return slots_.back().get();
+}
+
+bool PoolRegistry::ModelIsAlive(const std::string& model_dir) const {
+  return std::any_of(slots_.begin(), slots_.end(), [&](const auto& slot) {
+    return slot->identity.model_dir == model_dir && !slot->pool->idle();
+  });
+}
+
+char PoolRegistry::FreeLetter(const std::string& model_dir) const {
+  std::set<char> taken;
+  for (const auto& slot : slots_) {
+    if (slot->identity.model_dir == model_dir) taken.insert(slot->letter);
+  }
+  char letter = 'A';
+  while (taken.count(letter) > 0) ++letter;
+  return letter;
+}
+
+void PoolRegistry::CountFallbackLoad(const ModelIdentity& identity,
+                                     const std::string& reason) {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    ++fallback_loads_;
+    last_fallback_reason_ = reason;
+  }
+  LogOnce("No model pool for " + identity.Name() + " (" + identity.model_dir +
+          "): " + reason + "; it uses the device's own allocator");
+}
+
+void PoolRegistry::LogOnce(const std::string& line) {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (line == last_logged_) return;
+    last_logged_ = line;
+  }
+  options_.log(line);
+}
+
+bool PoolRegistry::TrimLeastRecentlyUsed() {
+  ModelPool* oldest = nullptr;
+  int64_t oldest_since = std::numeric_limits<int64_t>::max();
+  for (int id = 1; id <= kMaxPools; ++id) {
+    ModelPool* p = pool(static_cast<uint8_t>(id));
+    if (p == nullptr || p->bytes_reserved() == 0) continue;
+    const int64_t since = p->idle_since_ns();
+    if (since >= 0 && since < oldest_since) {
+      oldest = p;
+      oldest_since = since;
+    }
+  }
+  if (oldest == nullptr) return false;
+  const size_t bytes = oldest->Trim();
+  std::lock_guard<std::mutex> lock(mu_);
+  trimmed_bytes_ += bytes;
+  return bytes > 0;
+}
+
+int64_t PoolRegistry::RetainNs() const {
+  switch (options_.settings.retain) {
+    case Settings::Retain::kStandby:
+      return -1;
+    case Settings::Retain::kRelease:
+      return 0;
+    case Settings::Retain::kSeconds:
+      return options_.settings.retain_seconds * kNsPerSecond;
+  }
+  return -1;
+}
+
+void PoolRegistry::RetentionLoop() {
+  std::unique_lock<std::mutex> lock(retention_mu_);
+  while (!stopping_) {
+    int64_t wait_ns = -1;
+    for (int id = 1; id <= kMaxPools; ++id) {
+      ModelPool* p = pool(static_cast<uint8_t>(id));
+      if (p == nullptr || p->bytes_reserved() == 0) continue;
+      const int64_t since = p->idle_since_ns();
+      if (since < 0) continue;
+      const int64_t left =
+          std::max<int64_t>(0, since + RetainNs() - options_.now_ns());
+      wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
+    }
+    if (wait_ns == 0) {
+      lock.unlock();
+      TrimExpired();
+      lock.lock();
+      continue;
+    }
+    const auto woken = [this] { return retention_pending_ || stopping_; };
+    if (wait_ns < 0) {
+      retention_wakes_.wait(lock, woken);
+    } else {
+      retention_wakes_.wait_for(lock, std::chrono::nanoseconds(wait_ns), woken);
+    }
+    retention_pending_ = false;
+  }
+}
+
+}  // namespace tf_model_pool

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The pools of the process: which slot a version gets, what all pools may
+// take, and when standby memory is given back.
+
+#ifndef TF_ALLOCATOR_POOL_POOL_REGISTRY_H_
+#define TF_ALLOCATOR_POOL_POOL_REGISTRY_H_
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tf_allocator/pool/model_identity.h"
+#include "tf_allocator/pool/model_pool.h"
+#include "tf_allocator/pool/pool_stats.h"
+#include "tf_allocator/pool/settings.h"
+#include "tf_allocator/pool/system_memory.h"
+
+namespace tf_model_pool {
+
+// Thread-safe. Pools live as long as the registry.
+class PoolRegistry : public MemoryBudget {
+ public:
+  // A pool id is 8 bits of AllocatorAttributes, and 0 means none.
+  static constexpr int kMaxPools = 255;
+
+  struct Options {
+    Settings settings;
+    SystemMemory* memory = nullptr;  // not owned
+    size_t address_space_per_pool = ModelPool::kAddressSpace;
+    std::function<int64_t()> now_ns;  // default: the steady clock
+    // Receives one line where a load gets no pool or less than it needs; the
+    // same line is not repeated in a row. Default: drops it.
+    std::function<void(const std::string&)> log;
+    // Called for each new pool, before any load uses it; default: nothing.
+    std::function<void(uint8_t id, ModelPool* pool)> on_new_pool;
+  };
+
+  explicit PoolRegistry(Options options);
+  ~PoolRegistry() override;
+
+  // Starts a load of `identity` and makes room for `bytes` (0 = not known).
+  // Returns the id of the pool, or 0 where there is none: every slot of the
+  // model is in use, the limit is reached, or the system refuses memory. The
+  // load then belongs in the device's own allocator; it is counted and logged.
+  // A non-zero id must be given to EndLoad().
+  uint8_t BeginLoad(const ModelIdentity& identity, size_t bytes);
+  void EndLoad(uint8_t id);
+
+  // nullptr where there is no such pool. One atomic read.
+  ModelPool* pool(uint8_t id) const {
+    return pools_[id].load(std::memory_order_acquire);
+  }
+
+  // The name of the version of pool `id`, "" where there is none.
+  std::string NameOf(uint8_t id) const;
+
+  // In order of model directory, then slot.
+  std::vector<PoolStats> List() const;
+  Totals GetTotals() const;
+
+  // The name of the pool that `address` lies in, "" where it is in none.
+  std::string PoolOf(const void* address) const;
+
+  // Gives the memory of every standby slot back. Returns bytes.
+  size_t Trim();
+
+  // The same for slots that have been standby for as long as
+  // TF_MODEL_POOL_RETAIN keeps them. Called by the registry's own thread.
+  size_t TrimExpired();
+
+  // Counts bytes that pool `id` had no room for.
+  void CountFallbackBytes(uint8_t id, size_t bytes);
+
+  const Settings& settings() const { return options_.settings; }
+
+  // MemoryBudget. Charge() trims standby slots, least recently used first,
+  // before it refuses.
+  bool Charge(size_t bytes) override;
+  void Refund(size_t bytes) override;
+
+ private:
+  struct Slot {
+    uint8_t id;
+    char letter;
+    ModelIdentity identity;
+    std::unique_ptr<ModelPool> pool;
+    size_t num_loads;
+  };
+
+  // The slot that a load of `identity` goes to, or nullptr with the reason.
+  Slot* ChooseSlot(const ModelIdentity& identity, size_t bytes,
+                   std::string* reason);
+  Slot* NewSlot();
+  bool ModelIsAlive(const std::string& model_dir) const;
+  char FreeLetter(const std::string& model_dir) const;
+  void CountFallbackLoad(const ModelIdentity& identity,
+                         const std::string& reason);
+  void LogOnce(const std::string& line);
+  bool TrimLeastRecentlyUsed();
+  // Nanoseconds for which standby memory is kept; -1 = for ever.
+  int64_t RetainNs() const;
+  void RetentionLoop();
+
+  const Options options_;
+  std::array<std::atomic<ModelPool*>, kMaxPools + 1> pools_{};
+  std::atomic<size_t> reserved_{0};
+
+  mutable std::mutex mu_;  // taken before any lock of a pool
+  std::vector<std::unique_ptr<Slot>> slots_;
+  size_t fallback_loads_ = 0;
+  size_t fallback_bytes_ = 0;
+  size_t trimmed_bytes_ = 0;
+  std::string last_fallback_reason_;
+  std::string last_logged_;
+
+  std::mutex retention_mu_;
+  std::condition_variable retention_wakes_;
+  bool retention_pending_ = false;
+  bool stopping_ = false;
+  std::thread retention_thread_;
+};
+
+}  // namespace tf_model_pool
+
+#endif  // TF_ALLOCATOR_POOL_POOL_REGISTRY_H_

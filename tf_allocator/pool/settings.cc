@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/pool/settings.h"
+
+#include <limits>
+
+namespace tf_model_pool {
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+// Slots are named A to Z.
+constexpr int64_t kMaxSlots = 26;
+// 64 TiB: past any machine, and far from overflowing a count of bytes.
+constexpr int64_t kMaxLimitMb = int64_t{1} << 26;
+// A year: a longer wait is a typing error.
+constexpr int64_t kMaxRetainSeconds = 366LL * 24 * 3600;
+
+std::string Malformed(const char* name, const std::string& value,
+                      const std::string& allowed) {
+  return std::string(name) + "=\"" + value + "\" is not valid: allowed is " +
+         allowed;
+}
+
+// Digits only: no sign, no space, no unit.
+bool ParseWholeNumber(const std::string& text, int64_t low, int64_t high,
+                      int64_t* out) {
+  if (text.empty() || text.size() > 18) return false;
+  int64_t value = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return false;
+    value = value * 10 + (c - '0');
+  }
+  if (value < low || value > high) return false;
+  *out = value;
+  return true;
+}
+
+}  // namespace
+
+std::string Settings::Parse(const Lookup& lookup, Settings* out) {
+  Settings parsed;
+  const auto on_off = [&](const char* name, bool* field) -> std::string {
+    const char* value = lookup(name);
+    if (value == nullptr) return "";
+    const std::string text(value);
+    if (text != "on" && text != "off") {
+      return Malformed(name, text, "\"on\" or \"off\"");
+    }
+    *field = text == "on";
+    return "";
+  };
+
+  std::string error = on_off("TF_MODEL_POOL", &parsed.enabled);
+  if (error.empty()) {
+    error = on_off("TF_MODEL_POOL_HUGE_PAGES", &parsed.huge_pages);
+  }
+  if (error.empty()) error = on_off("TF_MODEL_POOL_PREFAULT", &parsed.prefault);
+  if (!error.empty()) return error;
+
+  int64_t number = 0;
+  if (const char* value = lookup("TF_MODEL_POOL_SLOTS")) {
+    if (!ParseWholeNumber(value, 1, kMaxSlots, &number)) {
+      return Malformed("TF_MODEL_POOL_SLOTS", value,
+                       "a whole number from 1 to " + std::to_string(kMaxSlots));
+    }
+    parsed.slots = static_cast<int>(number);
+  }
+  if (const char* value = lookup("TF_MODEL_POOL_LIMIT_MB")) {
+    if (!ParseWholeNumber(value, 1, kMaxLimitMb, &number)) {
+      return Malformed(
+          "TF_MODEL_POOL_LIMIT_MB", value,
+          "a whole number of MiB from 1 to " + std::to_string(kMaxLimitMb) +
+              " (leave it unset for no limit)");
+    }
+    parsed.limit_bytes = static_cast<size_t>(number) * kMiB;
+  }
+  if (const char* value = lookup("TF_MODEL_POOL_RETAIN")) {
+    const std::string text(value);
+    if (text == "standby") {
+      parsed.retain = Retain::kStandby;
+    } else if (text == "release") {
+      parsed.retain = Retain::kRelease;
+    } else if (ParseWholeNumber(text, 0, kMaxRetainSeconds, &number)) {
+      parsed.retain = Retain::kSeconds;
+      parsed.retain_seconds = number;
+    } else {
+      return Malformed("TF_MODEL_POOL_RETAIN", text,
+                       "\"standby\", \"release\" or a whole number of seconds "
+                       "from 0 to " +
+                           std::to_string(kMaxRetainSeconds));
+    }
+  }
+  *out = parsed;
+  return "";
+}
+
+std::map<std::string, std::string> Settings::ToMap() const {
+  const auto on_off = [](bool v) { return std::string(v ? "on" : "off"); };
+  std::string retain_text = "standby";
+  if (retain == Retain::kRelease) retain_text = "release";
+  if (retain == Retain::kSeconds) retain_text = std::to_string(retain_seconds);
+  return {
+      {"TF_MODEL_POOL", on_off(enabled)},
+      {"TF_MODEL_POOL_SLOTS", std::to_string(slots)},
+      {"TF_MODEL_POOL_LIMIT_MB",
+       limit_bytes == 0 ? "" : std::to_string(limit_bytes / kMiB)},
+      {"TF_MODEL_POOL_RETAIN", retain_text},
+      {"TF_MODEL_POOL_HUGE_PAGES", on_off(huge_pages)},
+      {"TF_MODEL_POOL_PREFAULT", on_off(prefault)},
+  };
+}
+
+}  // namespace tf_model_pool

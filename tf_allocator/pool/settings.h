@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The TF_MODEL_POOL* environment variables, parsed and checked.
+
+#ifndef TF_ALLOCATOR_POOL_SETTINGS_H_
+#define TF_ALLOCATOR_POOL_SETTINGS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+namespace tf_model_pool {
+
+struct Settings {
+  // What happens to the memory of a slot that holds nothing any more.
+  enum class Retain {
+    kStandby,  // kept, faulted in, for the next version
+    kRelease,  // given back at once, by a background thread
+    kSeconds,  // kept for retain_seconds, then given back
+  };
+
+  bool enabled = true;           // TF_MODEL_POOL=on|off
+  int slots = 4;                 // TF_MODEL_POOL_SLOTS=1..26, per model
+  size_t limit_bytes = 0;        // TF_MODEL_POOL_LIMIT_MB, 0 = no limit
+  Retain retain = Retain::kStandby;  // TF_MODEL_POOL_RETAIN
+  int64_t retain_seconds = 0;
+  bool huge_pages = true;        // TF_MODEL_POOL_HUGE_PAGES=on|off
+  bool prefault = true;          // TF_MODEL_POOL_PREFAULT=on|off
+
+  // Returns the value of a variable, or nullptr where it is not set.
+  using Lookup = std::function<const char*(const char* name)>;
+
+  // Reads every variable. Returns "" and fills `*out`, or returns one sentence
+  // that names the first malformed variable, its value and what is allowed,
+  // and leaves `*out` alone.
+  static std::string Parse(const Lookup& lookup, Settings* out);
+
+  // The settings in force as the text that would set them.
+  std::map<std::string, std::string> ToMap() const;
+};
+
+}  // namespace tf_model_pool
+
+#endif  // TF_ALLOCATOR_POOL_SETTINGS_H_

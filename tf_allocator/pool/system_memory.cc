@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/pool/system_memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace tf_model_pool {
+namespace {
+
+// Linux 5.14; older C libraries do not define it.
+constexpr int kMadvPopulateWrite = 23;
+
+// A slice that long runs in tens of milliseconds, so that a signal or a
+// profiler gets its turn.
+constexpr size_t kPrefaultSlice = size_t{64} << 20;
+
+void Prefault(char* begin, size_t bytes) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (size_t offset = 0; offset < bytes; offset += kPrefaultSlice) {
+    const size_t slice = std::min(kPrefaultSlice, bytes - offset);
+    if (madvise(begin + offset, slice, kMadvPopulateWrite) == 0) continue;
+    for (size_t i = 0; i < slice; i += page) {
+      *reinterpret_cast<volatile char*>(begin + offset + i) = 0;
+    }
+  }
+}
+
+}  // namespace
+
+void* MappedMemory::Reserve(size_t bytes) {
+  // mmap aligns to pages only: take more and give both ends back.
+  const size_t padded = bytes + kRegionGranularity;
+  if (padded < bytes) return nullptr;
+  void* raw = mmap(nullptr, padded, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(raw);
+  const uintptr_t aligned = RoundUp(start, kRegionGranularity);
+  if (aligned > start) munmap(raw, aligned - start);
+  const size_t tail = (start + padded) - (aligned + bytes);
+  if (tail > 0) munmap(reinterpret_cast<void*>(aligned + bytes), tail);
+  return reinterpret_cast<void*>(aligned);
+}
+
+bool MappedMemory::Commit(void* address, size_t bytes) {
+  if (mprotect(address, bytes, PROT_READ | PROT_WRITE) != 0) return false;
+  if (options_.huge_pages) madvise(address, bytes, MADV_HUGEPAGE);
+  if (options_.prefault) Prefault(static_cast<char*>(address), bytes);
+  return true;
+}
+
+void MappedMemory::Decommit(void* address, size_t bytes) {
+  madvise(address, bytes, MADV_DONTNEED);
+  // A fresh mapping also returns the commit charge, which mprotect keeps.
+  if (mmap(address, bytes, PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+           0) == MAP_FAILED) {
+    mprotect(address, bytes, PROT_NONE);
+  }
+}
+
+void MappedMemory::Unreserve(void* address, size_t bytes) {
+  munmap(address, bytes);
+}
+
+bool VisitedMemory::Commit(void* address, size_t bytes) {
+  if (!memory_->Commit(address, bytes)) return false;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    parts_.push_back({address, bytes});
+  }
+  on_commit_(address, bytes);
+  return true;
+}
+
+void VisitedMemory::Decommit(void* address, size_t bytes) {
+  const char* begin = static_cast<char*>(address);
+  std::vector<Part> leaving;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    const auto kept =
+        std::stable_partition(parts_.begin(), parts_.end(), [&](const Part& p) {
+          const char* at = static_cast<char*>(p.address);
+          return at < begin || at >= begin + bytes;
+        });
+    leaving.assign(kept, parts_.end());
+    parts_.erase(kept, parts_.end());
+  }
+  for (const Part& part : leaving) on_decommit_(part.address, part.bytes);
+  memory_->Decommit(address, bytes);
+}
+
+}  // namespace tf_model_pool

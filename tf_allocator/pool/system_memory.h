@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Address space and pages from the operating system. An interface, so that
+// pools can be tested with memory that counts, refuses and needs no gigabytes.
+
+#ifndef TF_ALLOCATOR_POOL_SYSTEM_MEMORY_H_
+#define TF_ALLOCATOR_POOL_SYSTEM_MEMORY_H_
+
+#include <cstddef>
+#include <functional>
+#include <mutex>
+#include <vector>
+
+namespace tf_model_pool {
+
+// Memory is committed in multiples of this, aligned to it: the size of a huge
+// page on x86-64 and on arm64 with 4 KiB base pages.
+constexpr size_t kRegionGranularity = size_t{2} << 20;
+
+// `bytes` rounded up to a multiple of `multiple`, a power of two.
+constexpr size_t RoundUp(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) & ~(multiple - 1);
+}
+
+// Thread-safe. Addresses and sizes are multiples of kRegionGranularity.
+class SystemMemory {
+ public:
+  virtual ~SystemMemory() = default;
+
+  // Takes address space that cannot be accessed yet and costs no memory.
+  // Returns nullptr where the system refuses.
+  virtual void* Reserve(size_t bytes) = 0;
+
+  // Makes a part of a reserved range usable; its contents are zero. Returns
+  // false, with nothing changed, where the system refuses.
+  virtual bool Commit(void* address, size_t bytes) = 0;
+
+  // Gives the pages of a committed part back; it is as after Reserve().
+  virtual void Decommit(void* address, size_t bytes) = 0;
+
+  // Ends a reservation, committed parts included.
+  virtual void Unreserve(void* address, size_t bytes) = 0;
+};
+
+// mmap(2). With `prefault`, Commit() takes every page fault itself, on the
+// calling thread; with `huge_pages`, it asks for transparent huge pages.
+class MappedMemory : public SystemMemory {
+ public:
+  struct Options {
+    bool huge_pages = true;
+    bool prefault = true;
+  };
+  explicit MappedMemory(const Options& options) : options_(options) {}
+
+  void* Reserve(size_t bytes) override;
+  bool Commit(void* address, size_t bytes) override;
+  void Decommit(void* address, size_t bytes) override;
+  void Unreserve(void* address, size_t bytes) override;
+
+ private:
+  const Options options_;
+};
+
+// Calls visitors for every committed part, as TensorFlow's SubAllocator does
+// for drivers that register host memory. The visitors must not allocate from
+// a pool.
+class VisitedMemory : public SystemMemory {
+ public:
+  using Visitor = std::function<void(void* address, size_t bytes)>;
+  VisitedMemory(SystemMemory* memory, Visitor on_commit, Visitor on_decommit)
+      : memory_(memory),
+        on_commit_(std::move(on_commit)),
+        on_decommit_(std::move(on_decommit)) {}
+
+  void* Reserve(size_t bytes) override { return memory_->Reserve(bytes); }
+  bool Commit(void* address, size_t bytes) override;
+  void Decommit(void* address, size_t bytes) override;
+  void Unreserve(void* address, size_t bytes) override {
+    memory_->Unreserve(address, bytes);
+  }
+
+ private:
+  struct Part {
+    void* address;
+    size_t bytes;
+  };
+
+  SystemMemory* const memory_;  // not owned
+  const Visitor on_commit_;
+  const Visitor on_decommit_;
+  std::mutex mu_;
+  std::vector<Part> parts_;  // as committed: a driver unregisters what it saw
+};
+
+}  // namespace tf_model_pool
+
+#endif  // TF_ALLOCATOR_POOL_SYSTEM_MEMORY_H_
