@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The members that the header patch adds to ProcessState, and introspection.h
+// on top of them. The pools are a function's static, not a data member: the
+// class keeps the size that released binaries know.
+
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensorflow/core/common_runtime/process_state.h"
+#include "tensorflow/core/platform/logging.h"
+#include "tensorflow/core/platform/numa.h"
+#include "tf_allocator/pool/model_identity.h"
+#include "tf_allocator/pool/pool_registry.h"
+#include "tf_allocator/pool/settings.h"
+#include "tf_allocator/pool/system_memory.h"
+#include "tf_allocator/runtime/hook_status.h"
+#include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/runtime/model_pool_allocator.h"
+
+namespace tensorflow {
+namespace {
+
+using tf_model_pool::PoolRegistry;
+using tf_model_pool::Settings;
+
+// Read once, at first use. `error` is set where a setting is malformed.
+struct ReadSettings {
+  Settings settings;
+  std::string error;
+
+  ReadSettings() {
+    error = Settings::Parse([](const char* name) { return std::getenv(name); },
+                            &settings);
+    if (error.empty()) return;
+    settings.enabled = false;
+    LOG(ERROR) << "Model pools are off: " << error;
+  }
+
+  static const ReadSettings& Get() {
+    static const ReadSettings* read = new ReadSettings;
+    return *read;
+  }
+};
+
+}  // namespace
+
+// The registry with the TensorFlow allocators of its pools. Never destroyed:
+// tensors can outlive static destruction.
+class ModelPoolsOfProcess {
+ public:
+  using Visitors = std::vector<SubAllocator::Visitor>;
+
+  ModelPoolsOfProcess(const Settings& settings, Visitors on_alloc,
+                      Visitors on_free)
+      : mapped_({settings.huge_pages, settings.prefault}) {
+    const auto visit = [](Visitors visitors) {
+      return [visitors = std::move(visitors)](void* address, size_t bytes) {
+        for (const auto& v : visitors) v(address, port::kNUMANoAffinity, bytes);
+      };
+    };
+    tf_model_pool::SystemMemory* memory = &mapped_;
+    if (!on_alloc.empty() || !on_free.empty()) {
+      visited_ = std::make_unique<tf_model_pool::VisitedMemory>(
+          &mapped_, visit(std::move(on_alloc)), visit(std::move(on_free)));
+      memory = visited_.get();
+    }
+    PoolRegistry::Options options;
+    options.settings = settings;
+    options.memory = memory;
+    options.log = [](const std::string& line) { LOG(WARNING) << line; };
+    options.on_new_pool = [this](uint8_t id, tf_model_pool::ModelPool* pool) {
+      allocators_[id].store(
+          new ModelPoolAllocator(id, pool, registry_.get(),
+                                 [] {
+                                   return ProcessState::singleton()
+                                       ->GetCPUAllocator(port::kNUMANoAffinity);
+                                 }),
+          std::memory_order_release);
+    };
+    registry_ = std::make_unique<PoolRegistry>(std::move(options));
+  }
+
+  PoolRegistry* registry() { return registry_.get(); }
+  Allocator* allocator(uint8_t id) const {
+    return allocators_[id].load(std::memory_order_acquire);
+  }
+
+ private:
+  tf_model_pool::MappedMemory mapped_;
+  std::unique_ptr<tf_model_pool::VisitedMemory> visited_;
+  std::array<std::atomic<Allocator*>, PoolRegistry::kMaxPools + 1>
+      allocators_{};
+  std::unique_ptr<PoolRegistry> registry_;
+};
+
+namespace {
+// Null until the first load.
+std::atomic<ModelPoolsOfProcess*> process_pools{nullptr};
+}  // namespace
+
+uint8_t ProcessState::AcquireModelPool(const std::string& checkpoint_prefix,
+                                       size_t bytes) {
+  const Settings& settings = ReadSettings::Get().settings;
+  if (!settings.enabled) return 0;
+  ModelPoolsOfProcess* pools = process_pools.load(std::memory_order_acquire);
+  if (pools == nullptr) {
+    mutex_lock lock(mu_);
+    pools = process_pools.load(std::memory_order_acquire);
+    if (pools == nullptr) {
+      pools = new ModelPoolsOfProcess(settings, cpu_alloc_visitors_,
+                                      cpu_free_visitors_);
+      process_pools.store(pools, std::memory_order_release);
+    }
+  }
+  return pools->registry()->BeginLoad(
+      tf_model_pool::IdentityFromCheckpointPrefix(checkpoint_prefix), bytes);
+}
+
+void ProcessState::ReleaseModelPool(uint8_t id) {
+  if (auto* pools = process_pools.load(std::memory_order_acquire)) {
+    pools->registry()->EndLoad(id);
+  }
+}
+
+Allocator* ProcessState::GetModelPool(uint8_t id) {
+  auto* pools = process_pools.load(std::memory_order_acquire);
+  return pools == nullptr ? nullptr : pools->allocator(id);
+}
+
+std::vector<tf_model_pool::PoolStats> ProcessState::ListModelPools() {
+  auto* pools = process_pools.load(std::memory_order_acquire);
+  if (pools == nullptr) return {};
+  return pools->registry()->List();
+}
+
+size_t ProcessState::TrimModelPools() {
+  auto* pools = process_pools.load(std::memory_order_acquire);
+  return pools == nullptr ? 0 : pools->registry()->Trim();
+}
+
+std::string ProcessState::ModelPoolOf(const void* address) {
+  auto* pools = process_pools.load(std::memory_order_acquire);
+  return pools == nullptr ? "" : pools->registry()->PoolOf(address);
+}
+
+}  // namespace tensorflow
+
+namespace tf_model_pool {
+
+using tensorflow::ProcessState;
+
+std::vector<PoolStats> ListPools() {
+  return ProcessState::singleton()->ListModelPools();
+}
+
+Totals GetTotals() {
+  auto* pools = tensorflow::process_pools.load(std::memory_order_acquire);
+  if (pools != nullptr) return pools->registry()->GetTotals();
+  Totals totals;
+  totals.limit_bytes = tensorflow::ReadSettings::Get().settings.limit_bytes;
+  return totals;
+}
+
+std::string PoolOf(const void* address) {
+  return ProcessState::singleton()->ModelPoolOf(address);
+}
+
+size_t Trim() { return ProcessState::singleton()->TrimModelPools(); }
+
+bool Enabled() { return tensorflow::ReadSettings::Get().settings.enabled; }
+
+Status GetStatus() {
+  const tensorflow::ReadSettings& read = tensorflow::ReadSettings::Get();
+  if (!read.error.empty()) return {false, read.error};
+  if (!read.settings.enabled) return {false, "TF_MODEL_POOL=off"};
+  const std::string unbound = tensorflow::UnboundHooks();
+  if (!unbound.empty()) return {false, "hooks not bound: " + unbound};
+  return {true, ""};
+}
+
+std::map<std::string, std::string> EffectiveSettings() {
+  return tensorflow::ReadSettings::Get().settings.ToMap();
+}
+
+}  // namespace tf_model_pool

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// While a restore op runs, its outputs are allocated in the pool of the
+// checkpoint's model version.
+
+#ifndef TF_ALLOCATOR_RUNTIME_RESTORE_SCOPE_H_
+#define TF_ALLOCATOR_RUNTIME_RESTORE_SCOPE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/tensor.h"
+
+namespace tensorflow {
+
+// Sets the pool's id in the output allocator attributes of the op, where every
+// thread that allocates an output sees it, and takes it out again. Does
+// nothing where there is no pool to be had. Reports no errors: a checkpoint
+// that cannot be read is the restore's own to report.
+//
+// REQUIRES: one scope at a time for a context.
+class ModelPoolRestoreScope {
+ public:
+  // For RestoreTensorsV2, with its arguments. Reads the checkpoint's index to
+  // reserve what the named tensors take.
+  ModelPoolRestoreScope(OpKernelContext* context, const Tensor& prefix,
+                        const Tensor& tensor_names,
+                        const Tensor& shape_and_slices);
+  // For RestoreTensor (V1 format): the checkpoint is input 0, and sizes are
+  // not known before the tensors are read.
+  explicit ModelPoolRestoreScope(OpKernelContext* context);
+  ~ModelPoolRestoreScope();
+
+  ModelPoolRestoreScope(const ModelPoolRestoreScope&) = delete;
+  ModelPoolRestoreScope& operator=(const ModelPoolRestoreScope&) = delete;
+
+ private:
+  void Enter(OpKernelContext* context, const std::string& prefix, size_t bytes);
+
+  uint8_t pool_ = 0;
+  OpKernelContext::Params* params_ = nullptr;
+  const AllocatorAttributes* saved_ = nullptr;
+  std::vector<AllocatorAttributes> attributes_;
+};
+
+}  // namespace tensorflow
+
+#endif  // TF_ALLOCATOR_RUNTIME_RESTORE_SCOPE_H_
