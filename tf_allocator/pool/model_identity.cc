@@ -38,8 +38,9 @@ struct SplitPath {
     }
   }
 
-  // The first `count` parts as a path.
+  // The first `count` parts as a path; "." for none of a relative path.
   std::string Head(size_t count) const {
+    if (count == 0 && root.empty()) return ".";
     std::string head = root;
     for (size_t i = 0; i < count; ++i) {
       if (i > 0) head += '/';
@@ -53,7 +54,8 @@ struct SplitPath {
 
 std::string ModelIdentity::Name() const {
   const SplitPath path(model_dir);
-  const std::string base = path.parts.empty() ? model_dir : path.parts.back();
+  if (path.parts.empty()) return version.empty() ? model_dir : version;
+  const std::string& base = path.parts.back();
   return version.empty() ? base : base + "/" + version;
 }
 
@@ -61,9 +63,9 @@ ModelIdentity IdentityFromCheckpointPrefix(const std::string& prefix) {
   const SplitPath path(prefix);
   const size_t n = path.parts.size();
   if (n == 0) return {prefix, ""};
-  if (n >= 3 && path.parts[n - 1] == "variables" &&
+  if (n >= 2 && path.parts[n - 1] == "variables" &&
       path.parts[n - 2] == "variables") {
-    if (n >= 4 && IsVersion(path.parts[n - 3])) {
+    if (n >= 3 && IsVersion(path.parts[n - 3])) {
       return {path.Head(n - 3), path.parts[n - 3]};
     }
     return {path.Head(n - 2), ""};

@@ -13,8 +13,9 @@ struct ModelIdentity {
   std::string model_dir;  // versions of one model share it
   std::string version;    // "" for a SavedModel in an unversioned directory
 
-  // "<last part of model_dir>/<version>", for people. Not unique: two models
-  // of one name can live in different directories.
+  // "<last part of model_dir>/<version>", for people; the one that is there
+  // where the other is missing. Not unique: two models of one name can live in
+  // different directories.
   std::string Name() const;
 
   bool operator==(const ModelIdentity& other) const {
@@ -27,6 +28,7 @@ struct ModelIdentity {
 //   /m/ctr/v3.1/variables/variables  model_dir /m/ctr      version v3.1
 //   /m/ranker/variables/variables    model_dir /m/ranker   version ""
 //   /train/ckpt-500                  model_dir /train      version ckpt-500
+//   ckpt-500                         model_dir .           version ckpt-500
 // A directory names a version when it starts with a digit, or with "v" and a
 // digit; TensorFlow Serving's versions are whole numbers. The path is cleaned
 // of "//" and "/./" and nothing is looked up on disk, so that remote file

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace tf_model_pool {
 namespace {
@@ -119,12 +120,12 @@ bool ModelPool::Sizes(const void* address, size_t* requested,
 
 bool ModelPool::Contains(const void* address) const {
   std::lock_guard<std::mutex> lock(mu_);
-  return std::any_of(
-      regions_.begin(), regions_.end(), [address](const Region& r) {
-        const Address base = AsAddress(r.base);
-        return AsAddress(address) >= base &&
-               AsAddress(address) < base + r.committed;
-      });
+  return std::any_of(regions_.begin(), regions_.end(),
+                     [address](const Region& r) {
+                       const Address base = AsAddress(r.base);
+                       return AsAddress(address) >= base &&
+                              AsAddress(address) < base + r.committed;
+                     });
 }
 
 void ModelPool::AddFallback(size_t bytes) {
@@ -170,7 +171,8 @@ size_t ModelPool::Trim() {
     std::lock_guard<std::mutex> lock(mu_);
     if (!IdleLocked()) return 0;
     for (Region& region : regions_) {
-      if (region.committed > 0) parts.push_back({region.base, region.committed});
+      if (region.committed > 0)
+        parts.push_back({region.base, region.committed});
       region.committed = 0;
     }
     chunks_.clear();
@@ -190,7 +192,7 @@ size_t ModelPool::Trim() {
 
 void ModelPool::FillStats(PoolStats* stats) const {
   std::lock_guard<std::mutex> lock(mu_);
-  stats->state = loads_ > 0       ? PoolState::kLoading
+  stats->state = loads_ > 0     ? PoolState::kLoading
                  : IdleLocked() ? PoolState::kStandby
                                 : PoolState::kLive;
   stats->bytes_in_use = in_use_;

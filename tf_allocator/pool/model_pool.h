@@ -141,7 +141,7 @@ class ModelPool {
 
   mutable std::mutex mu_;
   std::vector<Region> regions_;
-  Chunks chunks_;                               // by address
+  Chunks chunks_;                              // by address
   std::set<std::pair<size_t, Address>> free_;  // by size: best fit is first
   size_t committed_ = 0;
   size_t free_bytes_ = 0;

@@ -103,11 +103,10 @@ std::vector<PoolStats> PoolRegistry::List() const {
     slot->pool->FillStats(&stats);
     list.push_back(std::move(stats));
   }
-  std::sort(list.begin(), list.end(),
-            [](const PoolStats& a, const PoolStats& b) {
-              return std::tie(a.model_dir, a.slot) <
-                     std::tie(b.model_dir, b.slot);
-            });
+  std::sort(
+      list.begin(), list.end(), [](const PoolStats& a, const PoolStats& b) {
+        return std::tie(a.model_dir, a.slot) < std::tie(b.model_dir, b.slot);
+      });
   return list;
 }
 

@@ -67,10 +67,10 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
   }
   if (const char* value = lookup("TF_MODEL_POOL_LIMIT_MB")) {
     if (!ParseWholeNumber(value, 1, kMaxLimitMb, &number)) {
-      return Malformed(
-          "TF_MODEL_POOL_LIMIT_MB", value,
-          "a whole number of MiB from 1 to " + std::to_string(kMaxLimitMb) +
-              " (leave it unset for no limit)");
+      return Malformed("TF_MODEL_POOL_LIMIT_MB", value,
+                       "a whole number of MiB from 1 to " +
+                           std::to_string(kMaxLimitMb) +
+                           " (leave it unset for no limit)");
     }
     parsed.limit_bytes = static_cast<size_t>(number) * kMiB;
   }

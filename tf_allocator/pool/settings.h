@@ -21,13 +21,13 @@ struct Settings {
     kSeconds,  // kept for retain_seconds, then given back
   };
 
-  bool enabled = true;           // TF_MODEL_POOL=on|off
-  int slots = 4;                 // TF_MODEL_POOL_SLOTS=1..26, per model
-  size_t limit_bytes = 0;        // TF_MODEL_POOL_LIMIT_MB, 0 = no limit
+  bool enabled = true;               // TF_MODEL_POOL=on|off
+  int slots = 4;                     // TF_MODEL_POOL_SLOTS=1..26, per model
+  size_t limit_bytes = 0;            // TF_MODEL_POOL_LIMIT_MB, 0 = no limit
   Retain retain = Retain::kStandby;  // TF_MODEL_POOL_RETAIN
   int64_t retain_seconds = 0;
-  bool huge_pages = true;        // TF_MODEL_POOL_HUGE_PAGES=on|off
-  bool prefault = true;          // TF_MODEL_POOL_PREFAULT=on|off
+  bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
+  bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
 
   // Returns the value of a variable, or nullptr where it is not set.
   using Lookup = std::function<const char*(const char* name)>;
@@ -37,7 +37,8 @@ struct Settings {
   // and leaves `*out` alone.
   static std::string Parse(const Lookup& lookup, Settings* out);
 
-  // The settings in force as the text that would set them.
+  // The settings in force as the text that would set them; "" where no text
+  // does, only leaving the variable unset.
   std::map<std::string, std::string> ToMap() const;
 };
 

@@ -78,6 +78,16 @@ bool VisitedMemory::Commit(void* address, size_t bytes) {
 }
 
 void VisitedMemory::Decommit(void* address, size_t bytes) {
+  Leave(address, bytes);
+  memory_->Decommit(address, bytes);
+}
+
+void VisitedMemory::Unreserve(void* address, size_t bytes) {
+  Leave(address, bytes);
+  memory_->Unreserve(address, bytes);
+}
+
+void VisitedMemory::Leave(void* address, size_t bytes) {
   const char* begin = static_cast<char*>(address);
   std::vector<Part> leaving;
   {
@@ -91,7 +101,6 @@ void VisitedMemory::Decommit(void* address, size_t bytes) {
     parts_.erase(kept, parts_.end());
   }
   for (const Part& part : leaving) on_decommit_(part.address, part.bytes);
-  memory_->Decommit(address, bytes);
 }
 
 }  // namespace tf_model_pool

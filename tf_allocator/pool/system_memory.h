@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <functional>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace tf_model_pool {
@@ -75,15 +76,16 @@ class VisitedMemory : public SystemMemory {
   void* Reserve(size_t bytes) override { return memory_->Reserve(bytes); }
   bool Commit(void* address, size_t bytes) override;
   void Decommit(void* address, size_t bytes) override;
-  void Unreserve(void* address, size_t bytes) override {
-    memory_->Unreserve(address, bytes);
-  }
+  void Unreserve(void* address, size_t bytes) override;
 
  private:
   struct Part {
     void* address;
     size_t bytes;
   };
+
+  // Visits and forgets the parts that begin in the range.
+  void Leave(void* address, size_t bytes);
 
   SystemMemory* const memory_;  // not owned
   const Visitor on_commit_;
