@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tf_model_pool build`: prints the path of the wheel on standard output."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tf_model_pool.errors import ToolMissingError
+from tf_model_pool.wheel.releases import PACKAGES, RELEASES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--wheel", type=Path, metavar="FILE", help="a released wheel")
+    which.add_argument(
+        "--tensorflow-version",
+        default=RELEASES[0].version,
+        metavar="V",
+        help="download the wheel of this version (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--package",
+        choices=sorted(PACKAGES),
+        default="tensorflow-cpu",
+        help="distribution to download (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--python-tag", metavar="TAG", help="e.g. cp311; must be the running Python (the default)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("dist"),
+        metavar="DIR",
+        help="where the wheel goes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reuse", action="store_true", help="do nothing if the wheel of the same inputs is there"
+    )
+    parser.add_argument(
+        "--allow-unknown-wheel",
+        action="store_true",
+        help="with --wheel: accept a file whose sha256 is not a known release",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds, and returns 0. Raises `BuildError`."""
+    # Here, so that `build --help` works without the build requirements.
+    try:
+        from tf_model_pool.wheel import builder, digest, source
+        from tf_model_pool.wheel.progress import Progress
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "tf_model_pool":
+            raise
+        raise ToolMissingError(
+            f"the package {error.name} is missing; install the build requirements: "
+            "pip install '.[build]' (build.sh does it)"
+        ) from error
+    project = digest.project_root()
+    if args.wheel is not None:
+        wheel = source.by_path(args.wheel, allow_unknown=args.allow_unknown_wheel)
+    else:
+        tag = args.python_tag or source.running_python_tag()
+        wheel = source.by_version(args.tensorflow_version, args.package, tag)
+    request = builder.Request(wheel, project, args.output.resolve(), reuse=args.reuse)
+    print(builder.build(request, Progress(quiet=args.quiet)))
+    return 0

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles tf_allocator/ against the wheel's patched headers, with CMake and ninja."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tf_model_pool.errors import CompileError
+from tf_model_pool.wheel.toolchain import Toolchain
+
+LIBRARY_NAME = "libtf_model_pool.so"
+_NATIVE_NAME = "_native.so"
+_LINES_IN_ERROR = 40
+_NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
+#: Flags of the caller's own builds must not change what a wheel is made of.
+_IGNORED_VARIABLES = frozenset({"CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH"})
+
+
+def run_streaming(command: Sequence[str | Path], on_line: Callable[[str], None]) -> int:
+    """Runs a program in its own process group, and stops that group whatever ends this call.
+
+    Returns:
+        The exit status; `on_line` got standard output and standard error, line by line.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in _IGNORED_VARIABLES}
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            if process.stdout is not None:
+                for line in process.stdout:
+                    on_line(line.rstrip("\n"))
+            return process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def _run(command: Sequence[str | Path], what: str, on_line: Callable[[str], None]) -> None:
+    lines: list[str] = []
+
+    def keep(line: str) -> None:
+        lines.append(line)
+        on_line(line)
+
+    status = run_streaming(command, keep)
+    if status != 0:
+        tail = "\n".join(lines[-_LINES_IN_ERROR:])
+        raise CompileError(f"{what} failed with exit status {status}:\n{tail}")
+
+
+def compile_library(
+    project: Path,
+    work: Path,
+    tensorflow: Path,
+    toolchain: Toolchain,
+    definitions: Mapping[str, str],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Path, Path]:
+    """Makes the library and the Python binding.
+
+    Args:
+        project: root of the checkout.
+        work: everything is written below it, and its path does not show in the result.
+        tensorflow: the unpacked `tensorflow` directory, headers patched.
+        toolchain: what to use.
+        definitions: further CMake variables.
+        on_progress: is called with steps done and steps in all.
+
+    Returns:
+        Paths of libtf_model_pool.so and of the native module.
+
+    Raises:
+        CompileError: with the last lines of the output.
+    """
+    build = work / "cmake"
+    variables = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_CXX_COMPILER": str(toolchain.compiler),
+        "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={work}=.",
+        "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
+        "TF_INCLUDE_DIR": str(tensorflow / "include"),
+        "TF_LIB_DIR": str(tensorflow),
+        "PYTHON_INCLUDE_DIR": str(toolchain.python_include),
+        "PYBIND11_INCLUDE_DIR": str(toolchain.pybind11_include),
+        **definitions,
+    }
+    configure: list[str | Path] = [toolchain.cmake, "-S", project / "tf_allocator", "-B", build]
+    configure += ["-G", "Ninja", *(f"-D{name}={value}" for name, value in variables.items())]
+    _run(configure, "cmake", lambda line: None)
+
+    def on_line(line: str) -> None:
+        if step := _NINJA_STEP.match(line):
+            on_progress(int(step.group(1)), int(step.group(2)))
+
+    targets: list[str | Path] = [toolchain.ninja, "-C", build, "tf_model_pool", "native"]
+    _run(targets, "the compiler", on_line)
+    return build / LIBRARY_NAME, build / _NATIVE_NAME

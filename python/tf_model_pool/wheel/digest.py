@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a wheel is made from, as one hash: two builds with the same hash give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tf_model_pool._version import __version__
+from tf_model_pool.errors import BuildError
+from tf_model_pool.wheel.source import Input
+from tf_model_pool.wheel.toolchain import Toolchain
+
+BUILD_INFO = "tf_model_pool/build_info.json"
+_SOURCE_DIRECTORIES = ("tf_allocator", "python/tf_model_pool", "patches")
+_SOURCE_FILES = ("LICENSE",)
+_NOT_SOURCES = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+
+
+def source_files(project: Path) -> Iterator[Path]:
+    """The files of the checkout that go into a wheel or decide about it, sorted."""
+    for directory in _SOURCE_DIRECTORIES:
+        for path in sorted((project / directory).rglob("*")):
+            if path.is_file() and not _NOT_SOURCES.intersection(path.parts):
+                yield path
+    yield from (project / name for name in _SOURCE_FILES)
+
+
+def source_digest(project: Path, wheel: Input, toolchain: Toolchain) -> str:
+    """Hash over input, sources, tools and SOURCE_DATE_EPOCH, in hexadecimal."""
+    digest = hashlib.sha256()
+    facts = {
+        "wheel": wheel.filename,
+        "sha256": wheel.sha256,
+        "version": __version__,
+        "compiler": toolchain.compiler_version,
+        "tools": dict(toolchain.versions),
+        "python": sysconfig.get_config_var("EXT_SUFFIX"),
+        "date": os.environ.get("SOURCE_DATE_EPOCH", ""),
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for path in source_files(project):
+        contents = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"\n{path.relative_to(project)} {contents}".encode())
+    return digest.hexdigest()
+
+
+def finished_wheel(output: Path, digest: str) -> Path | None:
+    """A wheel in `output` that was made from what `digest` stands for."""
+    for path in sorted(output.glob("*.whl")):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                info = json.loads(archive.read(BUILD_INFO))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            continue
+        if isinstance(info, dict) and info.get("source_digest") == digest:
+            return path
+    return None
+
+
+def project_root() -> Path:
+    """The checkout that this file is part of. Raises `BuildError` when it is installed."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / "tf_allocator" / "CMakeLists.txt").is_file():
+        raise BuildError(
+            "a wheel is built from a checkout of the project: run ./build.sh there, or "
+            "python -m tf_model_pool build with PYTHONPATH=python"
+        )
+    return root
