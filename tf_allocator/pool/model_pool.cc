@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 namespace tf_model_pool {
@@ -24,8 +25,11 @@ ModelPool::ModelPool(SystemMemory* memory, MemoryBudget* budget,
 }
 
 ModelPool::~ModelPool() {
-  Trim();
   for (const Region& region : regions_) {
+    if (region.committed > 0) {
+      memory_->Decommit(region.base, region.committed);
+      budget_->Refund(region.committed);
+    }
     memory_->Unreserve(region.base, region.address_space);
   }
 }
@@ -52,6 +56,9 @@ bool ModelPool::Reserve(size_t bytes) {
   size_t missing = 0;
   {
     std::lock_guard<std::mutex> lock(mu_);
+    // A sum that wraps would count as room enough.
+    if (bytes > std::numeric_limits<size_t>::max() / 2 - promised_)
+      return false;
     promised_ += bytes;
     if (promised_ > free_bytes_) missing = promised_ - free_bytes_;
   }
@@ -70,7 +77,7 @@ void* ModelPool::Allocate(size_t alignment, size_t bytes) {
     std::lock_guard<std::mutex> lock(mu_);
     if (void* p = AllocateFromFree(alignment, size, bytes)) return p;
   }
-  std::lock_guard<std::mutex> growth(growth_mu_);
+  std::unique_lock<std::mutex> growth(growth_mu_);
   size_t ahead;
   {
     // Another thread may have grown the pool while this one waited.
@@ -82,10 +89,11 @@ void* ModelPool::Allocate(size_t alignment, size_t bytes) {
   BeginLoad(/*new_version=*/false);
   const size_t least = size + (alignment - kChunkGranularity);
   void* p = nullptr;
-  if (Grow(std::max(least, ahead)) || Grow(least)) {
+  if ((ahead > least && Grow(ahead)) || Grow(least)) {
     std::lock_guard<std::mutex> lock(mu_);
     p = AllocateFromFree(alignment, size, bytes);
   }
+  growth.unlock();
   EndLoad();
   return p;
 }

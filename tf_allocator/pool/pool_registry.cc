@@ -14,6 +14,9 @@ namespace {
 
 constexpr int64_t kNsPerSecond = 1000000000;
 
+// Enough that pools that are full at the same time do not log in turns.
+constexpr size_t kRecentLines = 256;
+
 int64_t SteadyNowNs() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
@@ -47,32 +50,39 @@ PoolRegistry::~PoolRegistry() {
 
 uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
   Slot* slot;
+  ModelIdentity previous;
   std::string reason;
   {
     std::lock_guard<std::mutex> lock(mu_);
     slot = ChooseSlot(identity, bytes, &reason);
     if (slot != nullptr) {
-      const bool new_version =
-          slot->pool->idle() || !(slot->identity == identity);
+      previous = slot->identity;
       slot->identity = identity;
       ++slot->num_loads;
-      slot->pool->BeginLoad(new_version);
+      slot->pool->BeginLoad(/*new_version=*/slot->pool->idle());
     }
+  }
+  if (slot == nullptr) {
+    CountFallbackLoad(identity, reason);
+    return 0;
   }
   // Mapping and faulting can take seconds: not under mu_.
-  if (slot != nullptr && bytes > 0 && !slot->pool->Reserve(bytes)) {
-    slot->pool->EndLoad();
-    slot = nullptr;
-    reason = "no memory for " + std::to_string(bytes) + " bytes";
-    if (options_.settings.limit_bytes > 0) {
-      reason += ": TF_MODEL_POOL_LIMIT_MB allows " +
-                std::to_string(options_.settings.limit_bytes) + " bytes and " +
-                std::to_string(reserved_.load()) + " are taken";
-    } else {
-      reason += ": the system refused it";
+  if (bytes == 0 || slot->pool->Reserve(bytes)) return slot->id;
+  reason = WhyRefused(*slot->pool, bytes);
+  slot->pool->EndLoad();
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    --slot->num_loads;
+    // The slot still holds what it held, unless another load has joined or the
+    // previous version has been loaded elsewhere meanwhile.
+    const bool loaded_elsewhere = std::any_of(
+        slots_.begin(), slots_.end(),
+        [&](const auto& other) { return other->identity == previous; });
+    if (slot->pool->idle() && slot->identity == identity &&
+        previous.model_dir == identity.model_dir && !loaded_elsewhere) {
+      slot->identity = previous;
     }
   }
-  if (slot != nullptr) return slot->id;
   CountFallbackLoad(identity, reason);
   return 0;
 }
@@ -136,28 +146,26 @@ std::string PoolRegistry::PoolOf(const void* address) const {
 }
 
 size_t PoolRegistry::Trim() {
+  std::lock_guard<std::mutex> trimming(trim_mu_);
   size_t bytes = 0;
   for (int id = 1; id <= kMaxPools; ++id) {
-    if (ModelPool* p = pool(static_cast<uint8_t>(id))) bytes += p->Trim();
+    if (ModelPool* p = pool(static_cast<uint8_t>(id))) bytes += TrimPool(p);
   }
-  std::lock_guard<std::mutex> lock(mu_);
-  trimmed_bytes_ += bytes;
   return bytes;
 }
 
 size_t PoolRegistry::TrimExpired() {
   const int64_t retain = RetainNs();
   if (retain < 0) return 0;
+  std::lock_guard<std::mutex> trimming(trim_mu_);
   const int64_t now = options_.now_ns();
   size_t bytes = 0;
   for (int id = 1; id <= kMaxPools; ++id) {
     ModelPool* p = pool(static_cast<uint8_t>(id));
     if (p == nullptr) continue;
     const int64_t since = p->idle_since_ns();
-    if (since >= 0 && now - since >= retain) bytes += p->Trim();
+    if (since >= 0 && now - since >= retain) bytes += TrimPool(p);
   }
-  std::lock_guard<std::mutex> lock(mu_);
-  trimmed_bytes_ += bytes;
   return bytes;
 }
 
@@ -181,16 +189,23 @@ bool PoolRegistry::Charge(size_t bytes) {
   const size_t limit = options_.settings.limit_bytes == 0
                            ? std::numeric_limits<size_t>::max()
                            : options_.settings.limit_bytes;
-  size_t taken = reserved_.load();
-  for (;;) {
-    if (bytes > limit) return false;
-    if (taken > limit - bytes) {
-      if (!TrimLeastRecentlyUsed()) return false;
-      taken = reserved_.load();
-      continue;
+  if (bytes > limit) return false;
+  const auto take = [&] {
+    size_t taken = reserved_.load();
+    while (taken <= limit - bytes) {
+      if (reserved_.compare_exchange_weak(taken, taken + bytes)) return true;
     }
-    if (reserved_.compare_exchange_weak(taken, taken + bytes)) return true;
+    return false;
+  };
+  if (take()) return true;
+  std::lock_guard<std::mutex> trimming(trim_mu_);
+  while (!take()) {
+    const size_t taken = reserved_.load();
+    // A load that is refused anyway must not cost others their memory.
+    if (taken - std::min(taken, StandbyBytes()) > limit - bytes) return false;
+    if (!TrimLeastRecentlyUsed()) return false;
   }
+  return true;
 }
 
 void PoolRegistry::Refund(size_t bytes) { reserved_ -= bytes; }
@@ -292,29 +307,60 @@ void PoolRegistry::CountFallbackLoad(const ModelIdentity& identity,
 void PoolRegistry::LogOnce(const std::string& line) {
   {
     std::lock_guard<std::mutex> lock(mu_);
-    if (line == last_logged_) return;
-    last_logged_ = line;
+    if (logged_.size() >= kRecentLines) logged_.clear();
+    if (!logged_.insert(line).second) return;
   }
   options_.log(line);
 }
 
+std::string PoolRegistry::WhyRefused(const ModelPool& pool,
+                                     size_t bytes) const {
+  PoolStats stats;
+  pool.FillStats(&stats);
+  const size_t free = stats.bytes_reserved - stats.bytes_in_use;
+  const size_t missing =
+      RoundUp(bytes - std::min(bytes, free), kRegionGranularity);
+  const size_t limit = options_.settings.limit_bytes;
+  const size_t taken = reserved_.load();
+  std::string reason = "no memory for " + std::to_string(bytes) + " bytes: ";
+  if (limit > 0 && (missing > limit || taken > limit - missing)) {
+    return reason + "TF_MODEL_POOL_LIMIT_MB allows " + std::to_string(limit) +
+           " bytes and " + std::to_string(taken) + " are taken";
+  }
+  return reason + "the system refused it";
+}
+
 bool PoolRegistry::TrimLeastRecentlyUsed() {
-  ModelPool* oldest = nullptr;
-  int64_t oldest_since = std::numeric_limits<int64_t>::max();
+  std::vector<std::pair<int64_t, ModelPool*>> standby;
   for (int id = 1; id <= kMaxPools; ++id) {
     ModelPool* p = pool(static_cast<uint8_t>(id));
     if (p == nullptr || p->bytes_reserved() == 0) continue;
     const int64_t since = p->idle_since_ns();
-    if (since >= 0 && since < oldest_since) {
-      oldest = p;
-      oldest_since = since;
-    }
+    if (since >= 0) standby.emplace_back(since, p);
   }
-  if (oldest == nullptr) return false;
-  const size_t bytes = oldest->Trim();
+  std::stable_sort(
+      standby.begin(), standby.end(),
+      [](const auto& a, const auto& b) { return a.first < b.first; });
+  // The first one may have been taken by a load since.
+  return std::any_of(standby.begin(), standby.end(), [this](const auto& entry) {
+    return TrimPool(entry.second) > 0;
+  });
+}
+
+size_t PoolRegistry::TrimPool(ModelPool* standby) {
+  const size_t bytes = standby->Trim();
   std::lock_guard<std::mutex> lock(mu_);
   trimmed_bytes_ += bytes;
-  return bytes > 0;
+  return bytes;
+}
+
+size_t PoolRegistry::StandbyBytes() const {
+  size_t bytes = 0;
+  for (int id = 1; id <= kMaxPools; ++id) {
+    const ModelPool* p = pool(static_cast<uint8_t>(id));
+    if (p != nullptr && p->idle()) bytes += p->bytes_reserved();
+  }
+  return bytes;
 }
 
 int64_t PoolRegistry::RetainNs() const {

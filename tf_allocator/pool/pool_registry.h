@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,10 +38,12 @@ class PoolRegistry : public MemoryBudget {
     SystemMemory* memory = nullptr;  // not owned
     size_t address_space_per_pool = ModelPool::kAddressSpace;
     std::function<int64_t()> now_ns;  // default: the steady clock
-    // Receives one line where a load gets no pool or less than it needs; the
-    // same line is not repeated in a row. Default: drops it.
+    // Receives one line where a load gets no pool or less than it needs; a
+    // line is not repeated while it is among the recent ones. Called without
+    // locks of the registry held. Default: drops it.
     std::function<void(const std::string&)> log;
-    // Called for each new pool, before any load uses it; default: nothing.
+    // Called for each new pool, before any load uses it, with a lock of the
+    // registry held: must not call back. Default: nothing.
     std::function<void(uint8_t id, ModelPool* pool)> on_new_pool;
   };
 
@@ -83,7 +86,7 @@ class PoolRegistry : public MemoryBudget {
   const Settings& settings() const { return options_.settings; }
 
   // MemoryBudget. Charge() trims standby slots, least recently used first,
-  // before it refuses.
+  // where that makes room, before it refuses.
   bool Charge(size_t bytes) override;
   void Refund(size_t bytes) override;
 
@@ -105,7 +108,12 @@ class PoolRegistry : public MemoryBudget {
   void CountFallbackLoad(const ModelIdentity& identity,
                          const std::string& reason);
   void LogOnce(const std::string& line);
+  // Why Reserve(bytes) of this pool failed.
+  std::string WhyRefused(const ModelPool& pool, size_t bytes) const;
+  // The next three REQUIRE trim_mu_.
   bool TrimLeastRecentlyUsed();
+  size_t TrimPool(ModelPool* standby);
+  size_t StandbyBytes() const;
   // Nanoseconds for which standby memory is kept; -1 = for ever.
   int64_t RetainNs() const;
   void RetentionLoop();
@@ -114,13 +122,18 @@ class PoolRegistry : public MemoryBudget {
   std::array<std::atomic<ModelPool*>, kMaxPools + 1> pools_{};
   std::atomic<size_t> reserved_{0};
 
-  mutable std::mutex mu_;  // taken before any lock of a pool
+  // Held while memory is given back, so that a load that needs it waits. Taken
+  // after growth_mu_ of a pool, before everything else.
+  std::mutex trim_mu_;
+
+  // Taken before mu_ of a pool; nobody who holds it waits for growth_mu_.
+  mutable std::mutex mu_;
   std::vector<std::unique_ptr<Slot>> slots_;
   size_t fallback_loads_ = 0;
   size_t fallback_bytes_ = 0;
   size_t trimmed_bytes_ = 0;
   std::string last_fallback_reason_;
-  std::string last_logged_;
+  std::set<std::string> logged_;
 
   std::mutex retention_mu_;
   std::condition_variable retention_wakes_;
