@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the integration tests share: models, checkpoints, interpreters, the running children.
+
+They run in an environment that holds the patched wheel. `TF_MODEL_POOL_STOCK_PYTHON` names the
+interpreter of an environment that holds the released wheel of the same TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.children import Places, ScenarioRunner, run_to_end
+from support.modes import child_environment
+from support.native import build_probe
+
+_STOCK = "TF_MODEL_POOL_STOCK_PYTHON"
+
+
+@pytest.fixture(scope="session")
+def tensorflow_directory() -> Path:
+    """The installed, patched `tensorflow` package. Fails where it is missing or not patched."""
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or spec.origin is None:
+        pytest.fail(f"{sys.executable} has no TensorFlow: run `./build.sh test`")
+    directory = Path(spec.origin).parent
+    if not (directory / "libtf_model_pool.so").is_file():
+        pytest.fail(f"{directory} is not the patched TensorFlow: run `./build.sh test`")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def stock_python() -> Path:
+    """The interpreter with the released TensorFlow. Fails where it is missing or patched."""
+    value = os.environ.get(_STOCK, "")
+    if not value:
+        pytest.fail(
+            f"{_STOCK} is not set: it names the python of an environment with the released "
+            "TensorFlow; `./build.sh test` sets it"
+        )
+    found = subprocess.run(
+        [value, "-c", "import importlib.util as u; print(u.find_spec('tensorflow').origin)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if found.returncode != 0:
+        pytest.fail(f"{_STOCK}={value} has no TensorFlow: {found.stderr.strip()}")
+    if (Path(found.stdout.strip()).parent / "libtf_model_pool.so").exists():
+        pytest.fail(f"{_STOCK}={value} has the patched TensorFlow, not the released one")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def places(
+    tensorflow_directory: Path, stock_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Places:
+    """Models and checkpoints, written once per session."""
+    assert tensorflow_directory
+    root = tmp_path_factory.mktemp("integration")
+    made = {"models": root / "models", "checkpoints": root / "checkpoints"}
+    environment = {**child_environment("onednn"), "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def make(what: str) -> None:
+        # Written by the patched TensorFlow, read by both.
+        run_to_end([sys.executable, "-m", f"support.{what}", str(made[what])], environment)
+
+    with ThreadPoolExecutor(max_workers=len(made)) as executor:
+        list(executor.map(make, made))
+    return Places(
+        models=made["models"],
+        checkpoints=made["checkpoints"],
+        scratch=root / "children",
+        pythons={"patched": Path(sys.executable), "stock": stock_python},
+    )
+
+
+@pytest.fixture(scope="session")
+def runner(places: Places, request: pytest.FixtureRequest) -> Iterator[ScenarioRunner]:
+    """Runs scenarios; those of all selected tests start at once, as many as there are CPUs."""
+    scenario_runner = ScenarioRunner(places, workers=max(1, min(4, os.cpu_count() or 1)))
+    for item in request.session.items:
+        case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
+        if case is not None:
+            for python in case.group.pythons:
+                scenario_runner.start(case.group, case.mode, python)
+    yield scenario_runner
+    scenario_runner.close()
+
+
+@pytest.fixture(scope="session")
+def probe(tensorflow_directory: Path, repository: Path) -> Path:
+    """The native test program, compiled against the installed wheel's headers and libraries."""
+    return build_probe(tensorflow_directory, repository / ".build" / "native_tests")

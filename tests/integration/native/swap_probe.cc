@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Loads SavedModels with C++ LoadSavedModel and prints, one JSON object a line,
+// where their memory lies. tests/integration/test_native.py builds and reads it.
+//
+//   swap_probe isolate INTRA REQUEST DIR1 DIR2 DIR3
+//     loads DIR1 and DIR2, runs one traced request on each, unloads DIR1, loads
+//     DIR3. INTRA is intra_op_parallelism_threads, 0 = unset.
+//   swap_probe swap SWAPS THREADS REQUESTS ANSWERS DIR...
+//     serves requests on THREADS threads while the main thread loads the
+//     directories in turn and drops the version before, SWAPS times.
+//
+// REQUEST(S) is raw int32 [requests, kBatch, kFields]. ANSWERS is raw float32
+// [directories, requests, kBatch]: what each version says to each request.
+// WITHOUT_MODEL_POOLS leaves the pools out, for the released TensorFlow.
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tensorflow/cc/saved_model/loader.h"
+#include "tensorflow/core/common_runtime/process_state.h"
+#include "tensorflow/core/framework/step_stats.pb.h"
+#include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/public/session.h"
+#include "tensorflow/core/public/session_options.h"
+
+namespace {
+
+using tensorflow::Tensor;
+
+constexpr int64_t kBatch = 512;
+constexpr int64_t kFields = 8;
+
+[[noreturn]] void Fail(const std::string& what) {
+  std::fprintf(stderr, "swap_probe: %s\n", what.c_str());
+  std::exit(1);
+}
+
+template <typename T>
+std::vector<T> ReadAll(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) Fail("cannot read " + path);
+  const std::string bytes((std::istreambuf_iterator<char>(file)),
+                          std::istreambuf_iterator<char>());
+  std::vector<T> values(bytes.size() / sizeof(T));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  return values;
+}
+
+std::string PoolOf(const void* address) {
+#ifdef WITHOUT_MODEL_POOLS
+  return "";
+#else
+  return tensorflow::ProcessState::singleton()->ModelPoolOf(address);
+#endif
+}
+
+std::string Quoted(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return quoted + "\"";
+}
+
+std::string Number(uint64_t value) { return std::to_string(value); }
+
+uint64_t Address(const void* pointer) {
+  return static_cast<uint64_t>(reinterpret_cast<uintptr_t>(pointer));
+}
+
+uint64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t size = 0;
+  uint64_t resident = 0;
+  file >> size >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+uint64_t MapsLines() {
+  std::ifstream file("/proc/self/maps");
+  uint64_t lines = 0;
+  for (std::string line; std::getline(file, line);) ++lines;
+  return lines;
+}
+
+uint64_t MinorFaults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_minflt);
+}
+
+// The process and its pools now: one line tagged `when`.
+void PrintState(const std::string& when) {
+  std::string line = "{\"event\":\"state\",\"when\":" + Quoted(when) +
+                     ",\"resident\":" + Number(ResidentBytes()) +
+                     ",\"maps\":" + Number(MapsLines()) +
+                     ",\"faults\":" + Number(MinorFaults()) + ",\"pools\":[";
+#ifndef WITHOUT_MODEL_POOLS
+  bool first = true;
+  for (const auto& pool :
+       tensorflow::ProcessState::singleton()->ListModelPools()) {
+    if (!first) line += ',';
+    first = false;
+    line += "{\"name\":" + Quoted(pool.name) + ",\"slot\":" +
+            Quoted(std::string(1, pool.slot)) + ",\"state\":" +
+            Quoted(tf_model_pool::PoolStateName(pool.state)) +
+            ",\"bytes_in_use\":" + Number(pool.bytes_in_use) +
+            ",\"bytes_reserved\":" + Number(pool.bytes_reserved) +
+            ",\"fallback_bytes\":" + Number(pool.fallback_bytes) +
+            ",\"num_tensors\":" + Number(pool.num_tensors) +
+            ",\"num_regions\":" + Number(pool.num_regions) +
+            ",\"num_mappings\":" + Number(pool.num_mappings) + "}";
+  }
+#endif
+  std::printf("%s]}\n", line.c_str());
+}
+
+// One loaded version; requesting threads share it.
+class Version {
+ public:
+  Version(const std::string& directory, int intra_threads, size_t index)
+      : directory_(directory), index_(index) {
+    tensorflow::SessionOptions options;
+    if (intra_threads > 0) {
+      options.config.set_intra_op_parallelism_threads(intra_threads);
+    }
+    const auto status = tensorflow::LoadSavedModel(
+        options, tensorflow::RunOptions(), directory, {"serve"}, &bundle_);
+    if (!status.ok()) Fail("load " + directory + ": " + status.ToString());
+    const auto& signature =
+        bundle_.meta_graph_def.signature_def().at("serving_default");
+    input_ = signature.inputs().at("ids").name();
+    score_ = signature.outputs().at("score").name();
+    hidden_ = signature.outputs().at("hidden").name();
+  }
+
+  ~Version() {
+    if (bundle_.session != nullptr) {
+      const auto status = bundle_.session->Close();
+      if (!status.ok()) Fail("close " + directory_ + ": " + status.ToString());
+    }
+  }
+
+  Version(const Version&) = delete;
+  Version& operator=(const Version&) = delete;
+
+  const std::string& directory() const { return directory_; }
+  size_t index() const { return index_; }
+
+  Tensor Score(const Tensor& ids) const {
+    std::vector<Tensor> outputs;
+    const auto status =
+        bundle_.session->Run({{input_, ids}}, {score_}, {}, &outputs);
+    if (!status.ok()) Fail("run " + directory_ + ": " + status.ToString());
+    return outputs[0];
+  }
+
+  // The tensors that the graph's own reads of its variables return: they share
+  // the variables' buffers.
+  std::vector<std::pair<std::string, Tensor>> Variables() const {
+    static const std::string kSuffix = "/Read/ReadVariableOp";
+    std::vector<std::string> fetches;
+    std::vector<std::string> names;
+    for (const auto& node : bundle_.meta_graph_def.graph_def().node()) {
+      const std::string& name = node.name();
+      if (node.op() == "ReadVariableOp" && name.size() > kSuffix.size() &&
+          name.compare(name.size() - kSuffix.size(), kSuffix.size(),
+                       kSuffix) == 0) {
+        fetches.push_back(name + ":0");
+        names.push_back(name.substr(0, name.size() - kSuffix.size()));
+      }
+    }
+    std::vector<Tensor> outputs;
+    const auto status = bundle_.session->Run({}, fetches, {}, &outputs);
+    if (!status.ok()) Fail("read " + directory_ + ": " + status.ToString());
+    std::vector<std::pair<std::string, Tensor>> variables;
+    for (size_t i = 0; i < names.size(); ++i) {
+      variables.emplace_back(names[i], outputs[i]);
+    }
+    return variables;
+  }
+
+  // Runs a request under a full trace; prints every tensor that it made.
+  void PrintTracedRequest(const Tensor& ids) const {
+    tensorflow::RunOptions options;
+    options.set_trace_level(tensorflow::RunOptions::FULL_TRACE);
+    std::vector<Tensor> outputs;
+    tensorflow::RunMetadata metadata;
+    const auto status =
+        bundle_.session->Run(options, {{input_, ids}}, {score_, hidden_}, {},
+                             &outputs, &metadata);
+    if (!status.ok()) Fail("trace " + directory_ + ": " + status.ToString());
+    PrintTensor("input", input_, "", ids.data(), ids.TotalBytes());
+    PrintTensor("output", score_, "", outputs[0].data(),
+                outputs[0].TotalBytes());
+    PrintTensor("output", hidden_, "", outputs[1].data(),
+                outputs[1].TotalBytes());
+    PrintBytes("score", outputs[0]);
+    PrintBytes("hidden", outputs[1]);
+    for (const auto& device : metadata.step_stats().dev_stats()) {
+      for (const auto& node : device.node_stats()) {
+        for (const auto& memory : node.memory()) {
+          PrintTensor("allocation", node.node_name(), memory.allocator_name(),
+                      nullptr, static_cast<uint64_t>(memory.total_bytes()));
+        }
+        for (const auto& output : node.output()) {
+          const auto& buffer =
+              output.tensor_description().allocation_description();
+          PrintTensor("intermediate", node.node_name(),
+                      buffer.allocator_name(),
+                      reinterpret_cast<const void*>(
+                          static_cast<uintptr_t>(buffer.ptr())),
+                      static_cast<uint64_t>(buffer.requested_bytes()));
+        }
+      }
+    }
+  }
+
+  void PrintVariables() const {
+    for (const auto& [name, tensor] : Variables()) {
+      PrintTensor("variable", name, "", tensor.data(), tensor.TotalBytes());
+    }
+  }
+
+ private:
+  void PrintTensor(const std::string& kind, const std::string& name,
+                   const std::string& allocator, const void* data,
+                   uint64_t bytes) const {
+    std::printf(
+        "{\"event\":%s,\"model\":%s,\"name\":%s,\"allocator\":%s,"
+        "\"address\":%s,\"bytes\":%s,\"pool\":%s}\n",
+        Quoted(kind).c_str(), Quoted(directory_).c_str(), Quoted(name).c_str(),
+        Quoted(allocator).c_str(), Number(Address(data)).c_str(),
+        Number(bytes).c_str(), Quoted(PoolOf(data)).c_str());
+  }
+
+  void PrintBytes(const std::string& name, const Tensor& tensor) const {
+    static const char kDigits[] = "0123456789abcdef";
+    std::string hex;
+    for (const char c : tensor.tensor_data()) {
+      hex += kDigits[static_cast<unsigned char>(c) >> 4];
+      hex += kDigits[static_cast<unsigned char>(c) & 15];
+    }
+    std::printf("{\"event\":\"bytes\",\"model\":%s,\"name\":%s,\"hex\":%s}\n",
+                Quoted(directory_).c_str(), Quoted(name).c_str(),
+                Quoted(hex).c_str());
+  }
+
+  const std::string directory_;
+  const size_t index_;
+  tensorflow::SavedModelBundle bundle_;
+  std::string input_;
+  std::string score_;
+  std::string hidden_;
+};
+
+Tensor RequestTensor(const std::vector<int32_t>& requests, size_t index) {
+  Tensor ids(tensorflow::DT_INT32,
+             tensorflow::TensorShape({kBatch, kFields}));
+  std::memcpy(ids.data(), requests.data() + index * kBatch * kFields,
+              kBatch * kFields * sizeof(int32_t));
+  return ids;
+}
+
+int Isolate(int argc, char** argv) {
+  if (argc != 7) Fail("isolate INTRA REQUEST DIR1 DIR2 DIR3");
+  const int intra = std::atoi(argv[2]);
+  const Tensor ids = RequestTensor(ReadAll<int32_t>(argv[3]), 0);
+  auto first = std::make_unique<Version>(argv[4], intra, 0);
+  auto second = std::make_unique<Version>(argv[5], intra, 1);
+  PrintState("both loaded");
+  for (const auto* version : {first.get(), second.get()}) {
+    version->PrintVariables();
+    version->PrintTracedRequest(ids);
+  }
+  first.reset();
+  PrintState("first unloaded");
+  second->PrintVariables();
+  PrintState("before third");
+  auto third = std::make_unique<Version>(argv[6], intra, 2);
+  PrintState("third loaded");
+  third->PrintVariables();
+  third->PrintTracedRequest(ids);
+  third.reset();
+  second.reset();
+  PrintState("all unloaded");
+  return 0;
+}
+
+int Swap(int argc, char** argv) {
+  if (argc < 8) Fail("swap SWAPS THREADS REQUESTS ANSWERS DIR DIR...");
+  const int swaps = std::atoi(argv[2]);
+  const int threads = std::atoi(argv[3]);
+  const std::vector<int32_t> requests = ReadAll<int32_t>(argv[4]);
+  const std::vector<float> answers = ReadAll<float>(argv[5]);
+  const std::vector<std::string> directories(argv + 6, argv + argc);
+  const size_t num_requests = requests.size() / (kBatch * kFields);
+  if (num_requests == 0 ||
+      answers.size() != directories.size() * num_requests * kBatch) {
+    Fail("answers do not match requests and directories");
+  }
+
+  std::mutex mutex;
+  std::shared_ptr<const Version> serving =
+      std::make_shared<Version>(directories[0], 0, 0);
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> served{0};
+  std::atomic<uint64_t> wrong{0};
+  std::vector<std::thread> requesters;
+  for (int thread = 0; thread < threads; ++thread) {
+    requesters.emplace_back([&, thread] {
+      for (size_t next = static_cast<size_t>(thread); !stop.load(); ++next) {
+        std::shared_ptr<const Version> version;
+        {
+          std::lock_guard<std::mutex> lock(mutex);
+          version = serving;
+        }
+        const size_t request = next % num_requests;
+        const Tensor score = version->Score(RequestTensor(requests, request));
+        // The version that was asked has to answer: another version's weights
+        // in its memory would show here.
+        const float* right =
+            answers.data() +
+            (version->index() * num_requests + request) * kBatch;
+        if (score.NumElements() != kBatch ||
+            std::memcmp(score.data(), right, kBatch * sizeof(float)) != 0) {
+          wrong.fetch_add(1);
+        }
+        served.fetch_add(1);
+      }
+    });
+  }
+  for (int swap = 0; swap < swaps; ++swap) {
+    const size_t index = static_cast<size_t>(swap + 1) % directories.size();
+    auto next = std::make_shared<Version>(directories[index], 0, index);
+    // Requests are served between swaps too, however fast loading is.
+    const uint64_t before = served.load();
+    std::shared_ptr<const Version> dropped;
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      dropped = std::move(serving);
+      serving = std::move(next);
+    }
+    // This thread drops it last, so that the unload has ended below.
+    while (dropped.use_count() > 1 || served.load() == before) {
+      std::this_thread::yield();
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    dropped.reset();
+    PrintState("swap " + std::to_string(swap));
+  }
+  stop.store(true);
+  for (auto& requester : requesters) requester.join();
+  serving.reset();
+  PrintState("all unloaded");
+  std::printf("{\"event\":\"served\",\"requests\":%s,\"wrong\":%s}\n",
+              Number(served.load()).c_str(), Number(wrong.load()).c_str());
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string command = argc > 1 ? argv[1] : "";
+  if (command == "isolate") return Isolate(argc, argv);
+  if (command == "swap") return Swap(argc, argv);
+  Fail("expected isolate or swap");
+}

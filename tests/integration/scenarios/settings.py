@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each setting does, and what a malformed one does not."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from support.isolation import weight_violations
+from support.measure import wait_until
+from support.models import CATALOGUE, exact_score, request, weights
+from support.scenario import Context
+from support.serving import (
+    EagerModel,
+    pool,
+    pool_of,
+    pools,
+    tf_model_pool,
+    totals,
+    wait_until_drained,
+)
+
+
+class _Scenario:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def _after_check(self) -> None:
+        wait_until_drained()
+
+    def _exact(self, *versions: int) -> dict[int, EagerModel]:
+        directory = self.context.model("exact")
+        return {n: EagerModel(directory / str(n)) for n in versions}
+
+    def _assert_answers(self, models: dict[int, EagerModel]) -> None:
+        for version, model in models.items():
+            right = exact_score(weights(CATALOGUE["exact"][version - 1], version), request(0))
+            assert model.score(request(0)).tobytes() == right.tobytes()
+
+    def _warnings(self) -> list[str]:
+        return [line for line in self.context.stderr().splitlines() if "TF_MODEL_POOL" in line]
+
+
+class SlotsExhausted(_Scenario):
+    """`TF_MODEL_POOL_SLOTS=2` and three versions."""
+
+    SETTINGS = ("TF_MODEL_POOL_SLOTS=2", "TF_CPP_MIN_LOG_LEVEL=0")
+
+    def a_version_beyond_the_slots_loads_outside_of_pools(self) -> None:
+        # GIVEN two versions in two slots
+        models = self._exact(1, 2)
+        before = (totals().fallback_loads, totals().fallback_bytes)
+        # WHEN a third is loaded
+        models |= self._exact(3)
+        # THEN it works, lies in no pool, and is counted
+        self._assert_answers(models)
+        assert {pool_of(address) for address in models[3].addresses().values()} == {None}
+        assert (
+            weight_violations({f"exact/{n}": models[n].addresses() for n in (1, 2)}, pool_of) == []
+        )
+        assert totals().fallback_loads > before[0]
+        assert totals().fallback_bytes > before[1]
+        assert totals().last_fallback_reason != ""
+
+    def a_fallback_is_logged_in_one_line(self) -> None:
+        before = len(self._warnings())
+        models = self._exact(1, 2, 3, 4)
+        self._assert_answers(models)
+        assert len(self._warnings()) - before <= 2
+
+    def a_slot_that_is_free_again_is_used(self) -> None:
+        models = self._exact(1, 2, 3)
+        del models[1]
+        gc.collect()
+        models |= self._exact(4)
+        assert weight_violations({"exact/4": models[4].addresses()}, pool_of) == []
+
+    def other_models_have_slots_of_their_own(self) -> None:
+        models = self._exact(1, 2)
+        other = EagerModel(self.context.model("ctr") / "1")
+        assert weight_violations({"ctr/1": other.addresses()}, pool_of) == []
+        assert len(models) == 2
+
+
+class LimitExhausted(_Scenario):
+    """`TF_MODEL_POOL_LIMIT_MB` with room for two versions of the small models."""
+
+    SETTINGS = ("TF_MODEL_POOL_LIMIT_MB=9",)
+
+    def a_version_beyond_the_limit_loads_outside_of_pools(self) -> None:
+        before = totals().fallback_loads
+        models = self._exact(1, 2, 3, 4)
+        self._assert_answers(models)
+        assert totals().limit_bytes == 9 << 20
+        assert totals().bytes_reserved <= totals().limit_bytes
+        assert totals().fallback_loads > before
+        assert pool_of(models[1].addresses()["user:0"]) == "exact/1"
+        assert pool_of(models[4].addresses()["user:0"]) is None
+
+    def a_model_larger_than_the_limit_loads_outside_of_pools(self) -> None:
+        model = EagerModel(self.context.model("big") / "1")
+        assert {pool_of(address) for address in model.addresses().values()} == {None}
+        assert model.score(request(0)).shape == (512,)
+        assert totals().bytes_reserved <= totals().limit_bytes
+
+    def standby_memory_of_others_makes_room_for_a_load(self) -> None:
+        # GIVEN standby memory up to the limit
+        models = self._exact(1, 2)
+        models.clear()
+        gc.collect()
+        # WHEN another model needs it
+        other = self.context.model("ctr")
+        loaded = {f"ctr/{n}": EagerModel(other / str(n)) for n in (1, 2)}
+        # THEN it is released and the other model has pools
+        addresses = {name: model.addresses() for name, model in loaded.items()}
+        assert weight_violations(addresses, pool_of) == []
+        assert totals().bytes_reserved <= totals().limit_bytes
+
+
+class Off(_Scenario):
+    """`TF_MODEL_POOL=off` gives the released TensorFlow's behaviour."""
+
+    SETTINGS = ("TF_MODEL_POOL=off",)
+
+    def no_pools_exist(self) -> None:
+        models = self._exact(1, 2)
+        self._assert_answers(models)
+        assert tf_model_pool.is_active() is False
+        assert pools() == []
+        assert tf_model_pool.trim() == 0
+        assert totals().bytes_reserved == 0
+        for model in models.values():
+            assert {pool_of(address) for address in model.addresses().values()} == {None}
+
+    def nothing_is_logged(self) -> None:
+        assert self._warnings() == []
+
+
+class ReleaseAtOnce(_Scenario):
+    """`TF_MODEL_POOL_RETAIN=release`."""
+
+    SETTINGS = ("TF_MODEL_POOL_RETAIN=release",)
+
+    def a_version_that_is_gone_gives_its_memory_back(self) -> None:
+        models = self._exact(1, 2)
+        before = totals().bytes_reserved
+        own = pool("exact/1").bytes_reserved
+        del models[1]
+        gc.collect()
+        wait_until("memory to be given back", lambda: totals().bytes_reserved == before - own)
+        assert pool("exact/2").bytes_in_use > 0
+        self._assert_answers(models)
+
+    def the_next_version_has_a_pool_again(self) -> None:
+        models = self._exact(1)
+        models.clear()
+        gc.collect()
+        wait_until("memory to be given back", lambda: totals().bytes_reserved == 0)
+        models = self._exact(2)
+        assert weight_violations({"exact/2": models[2].addresses()}, pool_of) == []
+        self._assert_answers(models)
+
+
+class ReleaseAfterSeconds(_Scenario):
+    """`TF_MODEL_POOL_RETAIN=<seconds>`."""
+
+    SETTINGS = ("TF_MODEL_POOL_RETAIN=1",)
+
+    def standby_memory_is_given_back_after_a_while(self) -> None:
+        models = self._exact(1, 2)
+        own = pool("exact/1").bytes_reserved
+        before = totals()
+        del models[1]
+        gc.collect()
+        wait_until(
+            "memory to be given back",
+            lambda: totals().bytes_reserved == before.bytes_reserved - own,
+        )
+        assert totals().trimmed_bytes - before.trimmed_bytes == own
+        self._assert_answers(models)
+
+
+class HugePagesOff(_Scenario):
+    """`TF_MODEL_POOL_HUGE_PAGES=off`."""
+
+    SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=off",)
+
+    def models_load_and_answer(self) -> None:
+        models = self._exact(1, 2)
+        self._assert_answers(models)
+        addresses = {f"exact/{n}": model.addresses() for n, model in models.items()}
+        assert weight_violations(addresses, pool_of) == []
+        assert tf_model_pool.settings()["TF_MODEL_POOL_HUGE_PAGES"] == "off"
+
+    def pool_memory_has_no_huge_pages(self) -> None:
+        model = EagerModel(self.context.model("big") / "1")
+        assert _huge_bytes(model.addresses()["user:0"]) == 0
+
+
+class HugePagesOn(_Scenario):
+    """`TF_MODEL_POOL_HUGE_PAGES=on`: advice that a kernel may decline."""
+
+    SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=on",)
+
+    def models_load_and_answer(self) -> None:
+        models = self._exact(1, 2)
+        self._assert_answers(models)
+        assert tf_model_pool.settings()["TF_MODEL_POOL_HUGE_PAGES"] == "on"
+
+    def pool_memory_is_advised_to_be_huge(self) -> None:
+        model = EagerModel(self.context.model("big") / "1")
+        assert "hg" in _flags(model.addresses()["user:0"])
+
+
+class PrefaultOff(_Scenario):
+    """`TF_MODEL_POOL_PREFAULT=off`."""
+
+    SETTINGS = ("TF_MODEL_POOL_PREFAULT=off",)
+
+    def models_load_and_answer(self) -> None:
+        models = self._exact(1, 2)
+        self._assert_answers(models)
+        addresses = {f"exact/{n}": model.addresses() for n, model in models.items()}
+        assert weight_violations(addresses, pool_of) == []
+        assert tf_model_pool.settings()["TF_MODEL_POOL_PREFAULT"] == "off"
+
+
+class _Malformed(_Scenario):
+    """A malformed setting: one error, no pools, and TensorFlow works."""
+
+    def tensorflow_works_without_pools(self) -> None:
+        models = self._exact(1, 2)
+        self._assert_answers(models)
+        assert tf_model_pool.is_active() is False
+        for model in models.values():
+            assert model.score(request(1)).shape == (512,)
+
+    def the_error_names_variable_value_and_what_is_allowed(self) -> None:
+        table = tf.Variable(tf.zeros([8]))
+        path = tf.train.Checkpoint(table=table).write(str(self.context.directory / "ckpt"))
+        tf.train.Checkpoint(table=table).read(path)
+        variable, value = self._malformed()
+        lines = [line for line in self._warnings() if variable in line]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("E"), lines
+        assert value in lines[0]
+        for allowed in self._allowed(variable):
+            assert allowed in lines[0], f"{allowed!r} is not in {lines[0]!r}"
+
+    def the_interface_says_the_same(self) -> None:
+        variable, value = self._malformed()
+        message = ""
+        try:
+            tf_model_pool.pools()
+        except tf_model_pool.SettingError as error:
+            message = str(error)
+        assert variable in message
+        assert value in message
+
+    def _after_check(self) -> None:
+        return
+
+    def _malformed(self) -> tuple[str, str]:
+        (found,) = [item for item in os.environ.items() if item[0].startswith("TF_MODEL_POOL")]
+        return found
+
+    def _allowed(self, variable: str) -> tuple[str, ...]:
+        return {
+            "TF_MODEL_POOL": ("on", "off"),
+            "TF_MODEL_POOL_SLOTS": ("1",),
+            "TF_MODEL_POOL_LIMIT_MB": ("1",),
+            "TF_MODEL_POOL_RETAIN": ("standby", "release", "second"),
+            "TF_MODEL_POOL_HUGE_PAGES": ("on", "off"),
+            "TF_MODEL_POOL_PREFAULT": ("on", "off"),
+        }[variable]
+
+
+class MalformedSwitch(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL=maybe",)
+
+
+class MalformedSlots(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_SLOTS=two",)
+
+
+class MalformedSlotsZero(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_SLOTS=0",)
+
+
+class MalformedLimit(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_LIMIT_MB=12GB",)
+
+
+class MalformedLimitNegative(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_LIMIT_MB=-5",)
+
+
+class MalformedRetain(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_RETAIN=forever",)
+
+
+class MalformedHugePages(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=yes",)
+
+
+class MalformedPrefault(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_PREFAULT=1",)
+
+
+def _smaps_field(address: int, field: str) -> str:
+    """The value of a field of the mapping that holds `address`, from /proc/self/smaps."""
+    inside = False
+    with Path("/proc/self/smaps").open(encoding="ascii", errors="replace") as smaps:
+        for line in smaps:
+            head = line.split()[0]
+            if not head.endswith(":"):
+                start, end = (int(part, 16) for part in head.split("-"))
+                inside = start <= address < end
+            elif inside and head == f"{field}:":
+                return line.partition(":")[2].strip()
+    raise ValueError(f"no {field} for {address:#x}")
+
+
+def _huge_bytes(address: int) -> int:
+    return int(_smaps_field(address, "AnonHugePages").split()[0]) * 1024
+
+
+def _flags(address: int) -> list[str]:
+    return _smaps_field(address, "VmFlags").split()

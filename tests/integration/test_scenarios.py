@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every check of every scenario with every allocator, one test each.
+
+The checks are the methods of the classes in `scenarios/`. Those that run with both TensorFlows
+must also have recorded the same values: outputs, restored bytes, errors, trained weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from support.children import ScenarioRunner, record_differences
+from support.scenario import Group, read_groups
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One check of one scenario class with one allocator."""
+
+    group: Group
+    mode: str
+    check: str
+
+    def __str__(self) -> str:
+        return f"{self.group.file.stem}.{self.group.name}-{self.mode}-{self.check}"
+
+
+CASES = [
+    Case(group, mode, check)
+    for file in sorted(SCENARIOS.glob("*.py"))
+    for group in read_groups(file)
+    for mode in group.modes
+    for check in group.checks
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_scenario(case: Case, runner: ScenarioRunner) -> None:
+    results = {
+        python: runner.start(case.group, case.mode, python).result()[case.check]
+        for python in case.group.pythons
+    }
+    for python, result in results.items():
+        assert not result.message, f"with the {python} TensorFlow:\n{result.message}"
+    if len(results) > 1:
+        differences = record_differences(results["stock"].records, results["patched"].records)
+        assert differences == []
