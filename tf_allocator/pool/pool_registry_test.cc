@@ -471,6 +471,7 @@ TEST_F(PoolRegistryTest, LoadWaitsForMemoryThatIsJustGivenBack) {
   go_on = true;
   trimmer.join();
   loader.join();
+  memory_.on_decommit = nullptr;
 
   // THEN it is not refused
   EXPECT_GT(id, 0);

@@ -33,8 +33,10 @@ size_t ResidentPages(void* address, size_t bytes) {
                     [](unsigned char page) { return (page & 1) != 0; }));
 }
 
-// Page faults of this thread while it writes to every page.
-long FaultsOfTouching(void* address, size_t bytes) {
+// Page faults of this thread while it writes to every page. Sanitizers would
+// fault on their shadow of it.
+__attribute__((no_sanitize("address", "thread"))) long FaultsOfTouching(
+    void* address, size_t bytes) {
   const size_t page = PageSize();
   rusage before;
   rusage after;
