@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs the Debian packages that building and testing need, where they are missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  echo "usage: ci/setup-debian.sh    installs g++, GoogleTest and python3-venv if missing (as root)"
+  exit 0
+fi
+
+missing=()
+command -v g++ >/dev/null || missing+=(g++)
+[[ -e /usr/include/gtest/gtest.h ]] || missing+=(libgtest-dev)
+"${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+if ((${#missing[@]} == 0)); then exit 0; fi
+
+if [[ $(id -u) != 0 ]]; then
+  echo "error: run as root: apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -y -q --no-install-recommends "${missing[@]}"

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documents name exists: paths, links, commands, settings, fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import tf_model_pool
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("patches/*.md")],
+    key=lambda path: path.as_posix(),
+)
+
+# The first part of a path that is the repository's own.
+OWN = (".ci", "ci", "docs", "patches", "python", "tests", "tf_allocator")
+# A path in backticks, or after `./` in a command.
+PATH = re.compile(r"(?<![\w/.<-])(?:\./)?((?:%s)/[\w./+-]*\w|build\.sh)(?![\w*])" % "|".join(OWN))
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+STAGE = re.compile(r"\./build\.sh +([a-z-]+)")
+SUBCOMMAND = re.compile(r"python -m tf_model_pool +([a-z]+)")
+VARIABLE = re.compile(r"\bTF_MODEL_POOL(?:_[A-Z]+)*\b")
+
+
+def missing_paths(text: str, base: Path) -> list[str]:
+    """Paths and links in `text` of a document in `base` that do not exist."""
+    # Paths of TensorFlow's sources and of users' machines have other first parts; `patches/vX`
+    # and the like in running text are written with a wildcard and do not match.
+    named = {path for path in PATH.findall(text) if not (ROOT / path).exists()}
+    links = {
+        link
+        for link in LINK.findall(text)
+        if "://" not in link and not (base / link).resolve().exists()
+    }
+    return sorted(named | links)
+
+
+def unknown_stages(text: str) -> list[str]:
+    """Stages of build.sh in `text` that its help does not list."""
+    listed = subprocess.run(
+        [str(ROOT / "build.sh"), "-h"], check=True, capture_output=True, text=True
+    ).stdout
+    known = set(re.findall(r"^  ([a-z-]+)\b", listed, re.MULTILINE))
+    return sorted(set(STAGE.findall(text)) - known)
+
+
+def unknown_subcommands(text: str) -> list[str]:
+    """Subcommands of `python -m tf_model_pool` in `text` that the command line has not."""
+    source = (ROOT / "python/tf_model_pool/cli.py").read_text()
+    return sorted(c for c in set(SUBCOMMAND.findall(text)) if f'"{c}"' not in source)
+
+
+def settings_in_source() -> set[str]:
+    """Every variable that the C++ reads."""
+    return set(VARIABLE.findall((ROOT / "tf_allocator/pool/settings.cc").read_text()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_names_only_paths_that_exist(document: Path) -> None:
+    assert missing_paths(document.read_text(), document.parent) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_names_only_commands_that_exist(document: Path) -> None:
+    text = document.read_text()
+    assert unknown_stages(text) == []
+    assert unknown_subcommands(text) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_names_only_settings_that_exist(document: Path) -> None:
+    assert set(VARIABLE.findall(document.read_text())) <= settings_in_source()
+
+
+def test_the_reference_has_every_setting_and_field() -> None:
+    reference = (ROOT / "docs/reference.md").read_text()
+    fields = {
+        field.name
+        for record in (tf_model_pool.PoolStats, tf_model_pool.Totals)
+        for field in dataclasses.fields(record)
+    }
+    absent = [n for n in sorted(settings_in_source() | fields) if f"`{n}`" not in reference]
+    assert absent == []
+
+
+def test_the_checkers_see_what_is_wrong() -> None:
+    # GIVEN a document that names things that do not exist
+    text = (
+        "see `tests/nowhere.py` and [there](docs/nowhere.md); run `./build.sh nothing` and "
+        "`python -m tf_model_pool nothing` with TF_MODEL_POOL_NOTHING"
+    )
+    # THEN each checker reports its own
+    assert missing_paths(text, ROOT) == ["docs/nowhere.md", "tests/nowhere.py"]
+    assert unknown_stages(text) == ["nothing"]
+    assert unknown_subcommands(text) == ["nothing"]
+    assert "TF_MODEL_POOL_NOTHING" not in settings_in_source()
