@@ -36,7 +36,7 @@ ModelPool::~ModelPool() {
 
 void ModelPool::BeginLoad(bool new_version) {
   std::lock_guard<std::mutex> lock(mu_);
-  if (loads_++ == 0) promised_ = 0;
+  ++loads_;
   idle_since_ns_ = -1;
   if (new_version) peak_in_use_ = in_use_;
 }
@@ -87,9 +87,10 @@ void* ModelPool::Allocate(size_t alignment, size_t bytes) {
   }
   // Growth can make the budget trim idle pools, which this one is not now.
   BeginLoad(/*new_version=*/false);
-  const size_t least = size + (alignment - kChunkGranularity);
   void* p = nullptr;
-  if ((ahead > least && Grow(ahead)) || Grow(least)) {
+  // Growth starts at a multiple of kRegionGranularity, so alignment costs it
+  // nothing.
+  if ((ahead > size && Grow(ahead)) || Grow(size)) {
     std::lock_guard<std::mutex> lock(mu_);
     p = AllocateFromFree(alignment, size, bytes);
   }

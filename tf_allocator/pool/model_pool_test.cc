@@ -252,12 +252,13 @@ TEST_F(ModelPoolTest, AlignmentBeyondTheGranularityIsRefused) {
   EXPECT_EQ(pool_->Allocate(2 * kPart, 64), nullptr);
 }
 
-TEST_F(ModelPoolTest, GrowthLeavesRoomForAlignment) {
+TEST_F(ModelPoolTest, GrowthServesEveryAlignmentWithoutExtraMemory) {
   MakeLoadingPool(kPart);
-  ASSERT_NE(Allocate(kPart), nullptr);
+  ASSERT_NE(Allocate(kPart - 64), nullptr);
   void* p = Allocate(kPart, kPart);
   ASSERT_NE(p, nullptr);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % kPart, 0u);
+  EXPECT_EQ(Stats().bytes_reserved, 2 * kPart);
 }
 
 // Best fit and coalescing.

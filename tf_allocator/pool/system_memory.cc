@@ -54,6 +54,8 @@ bool MappedMemory::Commit(void* address, size_t bytes) {
 }
 
 void MappedMemory::Decommit(void* address, size_t bytes) {
+  // Frees the pages without the lock that stops every page fault of the
+  // process, which mmap takes.
   madvise(address, bytes, MADV_DONTNEED);
   // A fresh mapping also returns the commit charge, which mprotect keeps.
   if (mmap(address, bytes, PROT_NONE,

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,13 @@ __attribute__((no_sanitize("address", "thread"))) long FaultsOfTouching(
   return after.ru_minflt - before.ru_minflt;
 }
 
+// Address space of the process, in pages.
+size_t AddressSpacePages() {
+  size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages;
+}
+
 bool IsZero(const void* address, size_t bytes) {
   const char* p = static_cast<const char*>(address);
   return std::all_of(p, p + bytes, [](char c) { return c == 0; });
@@ -82,6 +90,17 @@ TEST_P(MappedMemoryTest, ReservedRangeTakesNoMemory) {
   ASSERT_NE(range, nullptr);
   EXPECT_EQ(ResidentPages(range, 4 * kPart), 0u);
   memory.Unreserve(range, 4 * kPart);
+}
+
+TEST_P(MappedMemoryTest, ReservationTakesNoMoreAddressSpaceThanAsked) {
+  MappedMemory memory(GetParam());
+  AddressSpacePages();  // so that what reading takes is there already
+  const size_t before = AddressSpacePages();
+  void* range = memory.Reserve(4 * kPart);
+  ASSERT_NE(range, nullptr);
+  EXPECT_EQ(AddressSpacePages() - before, 4 * kPart / PageSize());
+  memory.Unreserve(range, 4 * kPart);
+  EXPECT_EQ(AddressSpacePages(), before);
 }
 
 TEST_P(MappedMemoryTest, CommittedPartIsZeroAndWritable) {
