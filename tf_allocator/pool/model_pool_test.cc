@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tf_allocator/pool/fake_system_memory.h"
+#include "tf_allocator/pool/testing/fake_system_memory.h"
 
 namespace tf_model_pool {
 namespace {

@@ -3,8 +3,8 @@
 // Doubles for tests of pools: memory that counts and refuses, a clock that
 // stands still.
 
-#ifndef TF_ALLOCATOR_POOL_FAKE_SYSTEM_MEMORY_H_
-#define TF_ALLOCATOR_POOL_FAKE_SYSTEM_MEMORY_H_
+#ifndef TF_ALLOCATOR_POOL_TESTING_FAKE_SYSTEM_MEMORY_H_
+#define TF_ALLOCATOR_POOL_TESTING_FAKE_SYSTEM_MEMORY_H_
 
 #include <atomic>
 #include <cstddef>
@@ -124,4 +124,4 @@ class FakeClock {
 
 }  // namespace tf_model_pool
 
-#endif  // TF_ALLOCATOR_POOL_FAKE_SYSTEM_MEMORY_H_
+#endif  // TF_ALLOCATOR_POOL_TESTING_FAKE_SYSTEM_MEMORY_H_
