@@ -63,7 +63,7 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
     }
   }
   if (slot == nullptr) {
-    CountFallbackLoad(identity, reason);
+    CountFallbackLoad(identity, bytes, reason);
     return 0;
   }
   // Mapping and faulting can take seconds: not under mu_.
@@ -83,7 +83,7 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
       slot->identity = previous;
     }
   }
-  CountFallbackLoad(identity, reason);
+  CountFallbackLoad(identity, bytes, reason);
   return 0;
 }
 
@@ -103,6 +103,8 @@ std::vector<PoolStats> PoolRegistry::List() const {
   std::vector<PoolStats> list;
   std::lock_guard<std::mutex> lock(mu_);
   for (const auto& slot : slots_) {
+    // Made for a load that was refused: nothing has ever been in it.
+    if (slot->num_loads == 0) continue;
     PoolStats stats;
     stats.id = slot->id;
     stats.name = slot->identity.Name();
@@ -236,8 +238,8 @@ PoolRegistry::Slot* PoolRegistry::ChooseSlot(const ModelIdentity& identity,
   }
   if (standby != nullptr) return standby;
   if (of_this_model >= options_.settings.slots) {
-    *reason = "all " + std::to_string(of_this_model) +
-              " slots of the model are in use (TF_MODEL_POOL_SLOTS)";
+    *reason = "every slot of the model is in use (TF_MODEL_POOL_SLOTS=" +
+              std::to_string(options_.settings.slots) + ")";
     return nullptr;
   }
   const char letter = FreeLetter(identity.model_dir);
@@ -294,10 +296,12 @@ char PoolRegistry::FreeLetter(const std::string& model_dir) const {
 }
 
 void PoolRegistry::CountFallbackLoad(const ModelIdentity& identity,
+                                     size_t bytes,
                                      const std::string& reason) {
   {
     std::lock_guard<std::mutex> lock(mu_);
     ++fallback_loads_;
+    fallback_bytes_ += bytes;
     last_fallback_reason_ = reason;
   }
   LogOnce("No model pool for " + identity.Name() + " (" + identity.model_dir +

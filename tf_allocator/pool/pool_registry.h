@@ -105,7 +105,7 @@ class PoolRegistry : public MemoryBudget {
   Slot* NewSlot();
   bool ModelIsAlive(const std::string& model_dir) const;
   char FreeLetter(const std::string& model_dir) const;
-  void CountFallbackLoad(const ModelIdentity& identity,
+  void CountFallbackLoad(const ModelIdentity& identity, size_t bytes,
                          const std::string& reason);
   void LogOnce(const std::string& line);
   // Why Reserve(bytes) of this pool failed.

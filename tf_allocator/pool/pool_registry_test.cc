@@ -234,7 +234,7 @@ TEST_F(PoolRegistryTest, LineIsNotLoggedAgainForTheSameTrouble) {
   }
   EXPECT_EQ(LoggedLines(), 3u);
   EXPECT_EQ(registry_->GetTotals().fallback_loads, 10u);
-  EXPECT_EQ(registry_->GetTotals().fallback_bytes, 500u);
+  EXPECT_EQ(registry_->GetTotals().fallback_bytes, 500u + 10 * kPart);
   Unload(v1);
 }
 
@@ -381,8 +381,11 @@ TEST_F(PoolRegistryTest, LoadOverTheLimitFallsBackWithAReason) {
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
   EXPECT_EQ(registry_->BeginLoad(Version("/m/a", 2), 2 * kPart), 0);
   EXPECT_EQ(registry_->BeginLoad(Version("/m/a", 3), 64 * kPart), 0);
+  // A slot made for a load that was refused is not shown as one on standby.
+  EXPECT_EQ(registry_->List().size(), 1u);
   const Totals totals = registry_->GetTotals();
   EXPECT_EQ(totals.fallback_loads, 2u);
+  EXPECT_EQ(totals.fallback_bytes, 66 * kPart);
   EXPECT_EQ(totals.limit_bytes, 2 * kPart);
   EXPECT_EQ(totals.bytes_reserved, kPart);
   EXPECT_NE(totals.last_fallback_reason.find("TF_MODEL_POOL_LIMIT_MB"),

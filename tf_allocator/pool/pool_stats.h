@@ -51,7 +51,8 @@ struct Totals {
   size_t num_pools = 0;
   size_t num_mappings = 0;
   // Restores that got no pool, and the bytes that went to the device's own
-  // allocator for that or for want of room in a pool; both count from start.
+  // allocator for that (as announced) or for want of room in a pool; both count
+  // from start.
   size_t fallback_loads = 0;
   size_t fallback_bytes = 0;
   size_t trimmed_bytes = 0;  // given back from standby slots, since start
