@@ -18,12 +18,14 @@ import ast
 import dataclasses
 import gc
 import hashlib
-import importlib.util
 import json
+import operator
 import os
+import reprlib
 import shutil
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,13 +141,60 @@ class Context:
         self.record(name, [str(array.dtype), list(array.shape), hashlib.sha256(data).hexdigest()])
 
 
+class _ExplainedAsserts(ast.NodeTransformer):
+    """Makes `assert a == b` say what a and b were, as pytest does; children need no pytest."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        test = node.test
+        if node.msg is not None or not isinstance(test, ast.Compare) or len(test.ops) != 1:
+            return node
+        operands = [ast.Lambda(_NO_ARGUMENTS, side) for side in (test.left, *test.comparators)]
+        # Evaluated in the call, so that nothing in the check's frame keeps a model alive.
+        call = ast.Call(
+            ast.Name("_compare", ast.Load()),
+            [ast.Constant(type(test.ops[0]).__name__), *operands],
+            [],
+        )
+        return ast.fix_missing_locations(ast.copy_location(ast.Expr(call), node))
+
+
+_NO_ARGUMENTS = ast.arguments(
+    posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[], vararg=None, kwarg=None
+)
+_COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "Eq": ("==", operator.eq),
+    "NotEq": ("!=", operator.ne),
+    "Lt": ("<", operator.lt),
+    "LtE": ("<=", operator.le),
+    "Gt": (">", operator.gt),
+    "GtE": (">=", operator.ge),
+    "Is": ("is", operator.is_),
+    "IsNot": ("is not", operator.is_not),
+    "In": ("in", lambda left, right: left in right),
+    "NotIn": ("not in", lambda left, right: left not in right),
+}
+
+
+def _compare(name: str, left: Callable[[], object], right: Callable[[], object]) -> None:
+    symbol, holds = _COMPARISONS[name]
+    found, expected = left(), right()
+    if not holds(found, expected):
+        texts = [_REPR.repr(value) for value in (found, expected)]
+        raise AssertionError(f"{texts[0]}\n  {symbol}\n{texts[1]}")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 400
+_REPR.maxlist = _REPR.maxset = _REPR.maxdict = _REPR.maxtuple = 40
+
+
 def _load_class(file: Path, name: str) -> Callable[[Context], object]:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {file}")
-    module = importlib.util.module_from_spec(spec)
+    tree = _ExplainedAsserts().visit(ast.parse(file.read_text(encoding="utf-8")))
+    module = types.ModuleType(file.stem)
+    module.__file__ = str(file)
+    vars(module)["_compare"] = _compare
     sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    exec(compile(tree, str(file), "exec"), vars(module))
     scenario: Callable[[Context], object] = getattr(module, name)
     return scenario
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from support.isolation import RequestTensor
 from support.measure import wait_until
 from support.models import request
+from support.scenario import Context
 
 
 def _find_package() -> Any:
@@ -33,11 +34,32 @@ tf_model_pool = _find_package()
 v1 = tf.compat.v1
 
 
+class Scenario:
+    """A scenario class whose checks leave every pool empty."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        _contexts.append(context)
+
+    def _after_check(self) -> None:
+        wait_until_drained()
+
+
+_contexts: list[Context] = []
+
+
 def pools(name: str | None = None) -> list[Any]:
-    """The pools of this process; with `name`, the ones of that name."""
+    """The pools of this process; with `name`, those of that name whose model is this check's.
+
+    Checks that ran before in this process leave standby pools.
+    """
     if tf_model_pool is None:
         return []
-    return [pool for pool in tf_model_pool.pools() if name is None or pool.name == name]
+    found: list[Any] = tf_model_pool.pools()
+    if name is None:
+        return found
+    own = _contexts[-1].directory
+    return [p for p in found if p.name == name and Path(p.model_dir).is_relative_to(own)]
 
 
 def pool(name: str) -> Any:
@@ -91,6 +113,8 @@ class EagerModel:
 
     def __init__(self, directory: Path) -> None:
         self.loaded = tf.saved_model.load(str(directory))
+        # Now: the first gather from a table makes TensorFlow copy it for every later read.
+        self._addresses = self._find_addresses()
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -99,7 +123,10 @@ class EagerModel:
         return {item.name: item for item in descendants if isinstance(item, tf.Variable)}
 
     def addresses(self) -> dict[str, int]:
-        """Where the weights lie: numeric variables that have elements."""
+        """Where the weights lay after loading: numeric variables that have elements."""
+        return self._addresses
+
+    def _find_addresses(self) -> dict[str, int]:
         return {
             name: address_of(variable.read_value())
             for name, variable in self.variables.items()

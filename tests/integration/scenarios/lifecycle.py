@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from support.isolation import weight_violations
+from support.isolation import POOL_ALLOCATOR_PREFIX, weight_violations
 from support.measure import PAGE_BYTES, mappings, minor_faults, resident_bytes, wait_until
 from support.models import CATALOGUE, exact_score, request, weights
-from support.scenario import Context
 from support.serving import (
     EagerModel,
+    Scenario,
     address_of,
     pool,
     pool_of,
@@ -26,7 +26,6 @@ from support.serving import (
     tf_model_pool,
     totals,
     v1,
-    wait_until_drained,
 )
 
 THREADS = 4
@@ -119,22 +118,14 @@ class _Requests:
         return alive == {f"exact/{version}"}
 
 
-class _Scenario:
-    def __init__(self, context: Context) -> None:
-        self.context = context
-
-    def _after_check(self) -> None:
-        wait_until_drained()
-
-
-class Swap(_Scenario):
+class Swap(Scenario):
     """One version after the other."""
 
     def unloading_one_version_leaves_the_other_untouched(self) -> None:
         # GIVEN two versions
         directory = self.context.model("ctr")
         first, second = EagerModel(directory / "1"), EagerModel(directory / "2")
-        addresses, answer = second.addresses(), second.score(request(0)).tobytes()
+        answer = second.score(request(0)).tobytes()
         before = pool("ctr/2")
         # WHEN the first goes
         del first
@@ -151,7 +142,6 @@ class Swap(_Scenario):
             "live",
             before.bytes_reserved,
         )
-        assert second.addresses() == addresses
         assert second.score(request(0)).tobytes() == answer
 
     def a_third_version_takes_the_standby_slot_and_maps_nothing(self) -> None:
@@ -256,7 +246,7 @@ class Swap(_Scenario):
         assert resident[-1] - resident[1] < 10 * weight_bytes // 2
 
 
-class Many(_Scenario):
+class Many(Scenario):
     """More than two at once."""
 
     def three_versions_alive_have_three_slots(self) -> None:
@@ -361,7 +351,7 @@ class Many(_Scenario):
             prefix = v1.placeholder(tf.string, [])
             restored = tf.raw_ops.RestoreV2(
                 prefix=prefix,
-                tensor_names=["user/.ATTRIBUTES/VARIABLE_VALUE"] * 2,
+                tensor_names=[f"{name}/.ATTRIBUTES/VARIABLE_VALUE" for name in ("user", "item")],
                 shape_and_slices=["", ""],
                 dtypes=[tf.float32] * 2,
             )
@@ -384,18 +374,18 @@ class Many(_Scenario):
         for number, metadata in traces:
             for device in metadata.step_stats.dev_stats:
                 for node in device.node_stats:
-                    if "RestoreV2" in node.node_name and "prefix" not in node.node_name:
+                    if node.node_name == restored[0].op.name:
                         allocators[number] |= {
                             output.tensor_description.allocation_description.allocator_name
                             for output in node.output
                         }
-        assert all(names for names in allocators.values())
-        assert not allocators[1] & allocators[2], allocators
+        assert allocators == {n: {f"{POOL_ALLOCATOR_PREFIX}:big/{n}"} for n in (1, 2)}
 
     def trim_while_models_are_alive_gives_back_standby_memory_only(self) -> None:
         # GIVEN a version alive and one gone
         directory = self.context.model("ctr")
         first, second = EagerModel(directory / "1"), EagerModel(directory / "2")
+        addresses = second.addresses()
         answer = second.score(request(0)).tobytes()
         del first
         gc.collect()
@@ -413,10 +403,8 @@ class Many(_Scenario):
         assert tf_model_pool.trim() == 0
         # AND the next version loads as ever
         third = EagerModel(directory / "3")
-        assert (
-            weight_violations({"ctr/2": second.addresses(), "ctr/3": third.addresses()}, pool_of)
-            == []
-        )
+        versions = {"ctr/2": addresses, "ctr/3": third.addresses()}
+        assert weight_violations(versions, pool_of) == []
 
     def trim_during_loads_and_requests_harms_nothing(self) -> None:
         directory = self.context.model("exact")
@@ -470,10 +458,13 @@ class Many(_Scenario):
         assert (Path(pool("plain").model_dir), pool("plain").version) == (plain, "")
 
 
-class Big(_Scenario):
-    """A table that TensorFlow restores on its own threads. Huge pages would hide page faults."""
+class Big(Scenario):
+    """A table that TensorFlow restores on its own threads.
 
-    SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=off",)
+    Prefaulting and huge pages would hide page faults from getrusage.
+    """
+
+    SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=off", "TF_MODEL_POOL_PREFAULT=off")
 
     def tables_restored_on_other_threads_lie_in_their_pool(self) -> None:
         directory = self.context.model("big")
@@ -483,7 +474,8 @@ class Big(_Scenario):
         assert [pool(name).fallback_bytes for name in models] == [0, 0]
 
     def a_third_version_faults_no_weights_in_and_does_not_grow_the_process(self) -> None:
-        # GIVEN two versions loaded for the first time: their weights are faulted in
+        # GIVEN two versions in fresh memory: their weights are faulted in
+        tf_model_pool.trim()
         directory = self.context.model("big")
         faults = minor_faults()
         first = EagerModel(directory / "1")

@@ -12,24 +12,19 @@ import tensorflow as tf
 from support.isolation import weight_violations
 from support.measure import wait_until
 from support.models import CATALOGUE, exact_score, request, weights
-from support.scenario import Context
 from support.serving import (
     EagerModel,
+    Scenario,
     pool,
     pool_of,
     pools,
     tf_model_pool,
     totals,
-    wait_until_drained,
 )
 
 
-class _Scenario:
-    def __init__(self, context: Context) -> None:
-        self.context = context
-
-    def _after_check(self) -> None:
-        wait_until_drained()
+class _Settings(Scenario):
+    """What the checks of settings have in common."""
 
     def _exact(self, *versions: int) -> dict[int, EagerModel]:
         directory = self.context.model("exact")
@@ -44,7 +39,7 @@ class _Scenario:
         return [line for line in self.context.stderr().splitlines() if "TF_MODEL_POOL" in line]
 
 
-class SlotsExhausted(_Scenario):
+class SlotsExhausted(_Settings):
     """`TF_MODEL_POOL_SLOTS=2` and three versions."""
 
     SETTINGS = ("TF_MODEL_POOL_SLOTS=2", "TF_CPP_MIN_LOG_LEVEL=0")
@@ -85,7 +80,7 @@ class SlotsExhausted(_Scenario):
         assert len(models) == 2
 
 
-class LimitExhausted(_Scenario):
+class LimitExhausted(_Settings):
     """`TF_MODEL_POOL_LIMIT_MB` with room for two versions of the small models."""
 
     SETTINGS = ("TF_MODEL_POOL_LIMIT_MB=9",)
@@ -120,7 +115,7 @@ class LimitExhausted(_Scenario):
         assert totals().bytes_reserved <= totals().limit_bytes
 
 
-class Off(_Scenario):
+class Off(_Settings):
     """`TF_MODEL_POOL=off` gives the released TensorFlow's behaviour."""
 
     SETTINGS = ("TF_MODEL_POOL=off",)
@@ -139,7 +134,7 @@ class Off(_Scenario):
         assert self._warnings() == []
 
 
-class ReleaseAtOnce(_Scenario):
+class ReleaseAtOnce(_Settings):
     """`TF_MODEL_POOL_RETAIN=release`."""
 
     SETTINGS = ("TF_MODEL_POOL_RETAIN=release",)
@@ -164,7 +159,7 @@ class ReleaseAtOnce(_Scenario):
         self._assert_answers(models)
 
 
-class ReleaseAfterSeconds(_Scenario):
+class ReleaseAfterSeconds(_Settings):
     """`TF_MODEL_POOL_RETAIN=<seconds>`."""
 
     SETTINGS = ("TF_MODEL_POOL_RETAIN=1",)
@@ -183,7 +178,7 @@ class ReleaseAfterSeconds(_Scenario):
         self._assert_answers(models)
 
 
-class HugePagesOff(_Scenario):
+class HugePagesOff(_Settings):
     """`TF_MODEL_POOL_HUGE_PAGES=off`."""
 
     SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=off",)
@@ -200,7 +195,7 @@ class HugePagesOff(_Scenario):
         assert _huge_bytes(model.addresses()["user:0"]) == 0
 
 
-class HugePagesOn(_Scenario):
+class HugePagesOn(_Settings):
     """`TF_MODEL_POOL_HUGE_PAGES=on`: advice that a kernel may decline."""
 
     SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=on",)
@@ -215,7 +210,7 @@ class HugePagesOn(_Scenario):
         assert "hg" in _flags(model.addresses()["user:0"])
 
 
-class PrefaultOff(_Scenario):
+class PrefaultOff(_Settings):
     """`TF_MODEL_POOL_PREFAULT=off`."""
 
     SETTINGS = ("TF_MODEL_POOL_PREFAULT=off",)
@@ -228,7 +223,7 @@ class PrefaultOff(_Scenario):
         assert tf_model_pool.settings()["TF_MODEL_POOL_PREFAULT"] == "off"
 
 
-class _Malformed(_Scenario):
+class _Malformed(_Settings):
     """A malformed setting: one error, no pools, and TensorFlow works."""
 
     def tensorflow_works_without_pools(self) -> None:

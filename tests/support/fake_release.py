@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small stand-in for a released TensorFlow wheel and for this project's sources.
+
+The builder treats it as the real thing: the libraries export functions of the same mangled names,
+bound in the same ways, and the headers have the lines that the real patches change. It builds in a
+second, so the whole pipeline can be tested, and broken on purpose, at every stage.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tf_model_pool.wheel import releases, source
+
+VERSION = "9.9.0"
+PLATFORM = "manylinux_2_27_x86_64"
+PYTHON_TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
+DATE = (2026, 3, 5, 0, 16, 0)
+
+FRAMEWORK_SOURCE = """
+namespace tsl { struct AllocatorAttributes { unsigned value; int scope; }; }
+namespace tensorflow {
+class ThreadPoolDevice {
+ public:
+  virtual ~ThreadPoolDevice() {}
+  virtual int GetAllocator(tsl::AllocatorAttributes attributes);
+};
+int ThreadPoolDevice::GetAllocator(tsl::AllocatorAttributes attributes) {
+  return static_cast<int>(attributes.value) + 1;
+}
+__attribute__((noinline)) int Ask(ThreadPoolDevice* device) { return device->GetAllocator({6, 0}); }
+}
+extern "C" int ask_device() {
+  tensorflow::ThreadPoolDevice device;
+  return tensorflow::Ask(&device);
+}
+"""
+
+CC_SOURCE = """
+namespace tensorflow {
+int RestoreTensorsV2(int value) { return 3 * value + 1; }
+int RestoreTensor(int value) { return 5 * value + 1; }
+}
+extern "C" int ask_restore(int value) {
+  return 1000 * tensorflow::RestoreTensorsV2(value) + tensorflow::RestoreTensor(value);
+}
+"""
+
+LIBRARY_SOURCE = """
+namespace tsl { struct AllocatorAttributes { unsigned value; int scope; }; }
+namespace tensorflow {
+class ThreadPoolDevice {
+ public:
+  virtual ~ThreadPoolDevice() {}
+  virtual int GetAllocator(tsl::AllocatorAttributes attributes);
+};
+int ThreadPoolDevice::GetAllocator(tsl::AllocatorAttributes) { return 70; }
+int RestoreTensorsV2(int value) { return 100 + value; }
+int RestoreTensor(int value) { return 200 + value; }
+}
+extern "C" const char* built_in() { return __FILE__; }
+"""
+
+CMAKE = """
+cmake_minimum_required(VERSION 3.20)
+project(fake LANGUAGES CXX)
+foreach(wanted TF_INCLUDE_DIR TF_LIB_DIR TF_MODEL_POOL_RESTORE_V2_OFFSET
+        TF_MODEL_POOL_RESTORE_V2_CODE TF_MODEL_POOL_RESTORE_V1_OFFSET PYBIND11_INCLUDE_DIR)
+  if(NOT ${wanted})
+    message(FATAL_ERROR "${wanted} is missing")
+  endif()
+endforeach()
+# The library is compiled in the build directory, so that a path which shows would differ.
+configure_file(library.cc library.cc COPYONLY)
+add_library(tf_model_pool SHARED "${CMAKE_CURRENT_BINARY_DIR}/library.cc")
+target_link_options(tf_model_pool PRIVATE -s "LINKER:-soname,libtf_model_pool.so")
+add_library(native MODULE native.cc)
+target_link_options(native PRIVATE -s)
+set_target_properties(native PROPERTIES PREFIX "" OUTPUT_NAME "_native")
+"""
+
+ALLOCATOR_HEADER = """#pragma once
+struct AllocatorAttributes {
+  bool on_host() const { return value & 0x1; }
+  unsigned value = 0;
+};
+"""
+
+PROCESS_STATE_HEADER = """#pragma once
+class ProcessState {
+ public:
+  void EnableNUMA();
+};
+"""
+
+PATCH = """Subject: [PATCH] Let the fake headers know pools
+
+--- a/third_party/xla/xla/tsl/framework/allocator.h
++++ b/third_party/xla/xla/tsl/framework/allocator.h
+@@ -1,5 +1,6 @@
+ #pragma once
+ struct AllocatorAttributes {
+   bool on_host() const { return value & 0x1; }
++  unsigned model_pool() const { return value >> 24; }
+   unsigned value = 0;
+ };
+--- a/tensorflow/core/common_runtime/process_state.h
++++ b/tensorflow/core/common_runtime/process_state.h
+@@ -2,4 +2,5 @@
+ class ProcessState {
+  public:
+   void EnableNUMA();
++  int TrimModelPools();
+ };
+--- a/tensorflow/core/kernels/save_restore_tensor.cc
++++ b/tensorflow/core/kernels/save_restore_tensor.cc
+@@ -1,1 +1,2 @@
+ // not in a wheel
++// and therefore left alone
+"""
+
+
+def compile_shared(code: str, path: Path, flags: Sequence[str] = ()) -> Path:
+    """Compiles C++ `code` to the shared library `path`, whose name is its SONAME."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = ["g++", "-x", "c++", "-", "-shared", "-fPIC", "-O1", "-fno-lto", "-Wl,-z,lazy"]
+    command += [f"-Wl,-soname,{path.name}", *flags, "-o", str(path)]
+    subprocess.run(command, input=code, text=True, check=True)
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeRelease:
+    """A wheel file and the table entry that makes the builder accept it."""
+
+    path: Path
+    release: releases.Release
+
+    @property
+    def input(self) -> source.Input:
+        return source.by_path(self.path, table=[self.release])
+
+
+def default_members(scratch: Path, *, link_flags: Sequence[str] = ()) -> dict[str, bytes]:
+    """The members of a released wheel, without RECORD."""
+    framework = compile_shared(
+        FRAMEWORK_SOURCE, scratch / "libtensorflow_framework.so.2", link_flags
+    )
+    # As in the release, the symbols of this library have a version and those of the other do not.
+    cc = compile_shared(
+        CC_SOURCE, scratch / "libtensorflow_cc.so.2", [*link_flags, "-Wl,--default-symver"]
+    )
+    info = f"tensorflow_cpu-{VERSION}.dist-info"
+    tag = f"{PYTHON_TAG}-{PYTHON_TAG}-{PLATFORM}"
+    return {
+        "tensorflow/__init__.py": b"",
+        "tensorflow/data.txt": b"unchanged " * 1000,
+        releases.FRAMEWORK: framework.read_bytes(),
+        releases.CC: cc.read_bytes(),
+        "tensorflow/include/xla/tsl/framework/allocator.h": ALLOCATOR_HEADER.encode(),
+        "tensorflow/include/tensorflow/compiler/xla/tsl/framework/allocator.h": (
+            ALLOCATOR_HEADER.encode()
+        ),
+        "tensorflow/include/tensorflow/core/common_runtime/process_state.h": (
+            PROCESS_STATE_HEADER.encode()
+        ),
+        f"{info}/METADATA": (
+            f"Metadata-Version: 2.4\nName: tensorflow_cpu\nVersion: {VERSION}\n\nText.\n"
+        ).encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n\n".encode(),
+        f"{info}/top_level.txt": b"tensorflow\n",
+    }
+
+
+def write_wheel(directory: Path, members: Mapping[str, bytes]) -> FakeRelease:
+    """Zips `members` with a RECORD."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"tensorflow_cpu-{VERSION}-{PYTHON_TAG}-{PYTHON_TAG}-{PLATFORM}.whl"
+    record_name = f"tensorflow_cpu-{VERSION}.dist-info/RECORD"
+    record = ""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, contents in members.items():
+            hashed = base64.urlsafe_b64encode(hashlib.sha256(contents).digest())
+            record += f"{name},sha256={hashed.rstrip(b'=').decode()},{len(contents)}\n"
+            info = zipfile.ZipInfo(name, DATE)
+            info.external_attr = 0o100664 << 16
+            archive.writestr(info, contents, zipfile.ZIP_DEFLATED)
+        archive.writestr(
+            zipfile.ZipInfo(record_name, DATE), record + f"{record_name},,\n", zipfile.ZIP_DEFLATED
+        )
+    wheel = releases.ReleasedWheel(
+        "tensorflow-cpu", VERSION, PYTHON_TAG, PLATFORM, source.sha256_of(path)
+    )
+    return FakeRelease(path, releases.Release(VERSION, "v9.9", "-DFAKE=1", (wheel,)))
+
+
+def write_project(root: Path) -> Path:
+    """The sources of a project that the builder can build."""
+    files = {
+        "tf_allocator/CMakeLists.txt": CMAKE,
+        "tf_allocator/library.cc": LIBRARY_SOURCE,
+        "tf_allocator/native.cc": 'extern "C" int native() { return 1; }\n',
+        "tf_allocator/pool/pool_stats.h": "// statistics\n",
+        "tf_allocator/runtime/hooks.h": "// hooks\n",
+        "python/tf_model_pool/__init__.py": '"""The package."""\n',
+        "python/tf_model_pool/_native.pyi": "def native() -> int: ...\n",
+        "python/tf_model_pool/_native.cc": "// not shipped\n",
+        "python/tf_model_pool/py.typed": "",
+        "python/tf_model_pool/wheel/__init__.py": "",
+        "patches/v9.9/series": "# comment\n0001-pools.patch\n",
+        "patches/v9.9/0001-pools.patch": PATCH,
+        "LICENSE": "The licence.\n",
+    }
+    shutil.rmtree(root, ignore_errors=True)
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
