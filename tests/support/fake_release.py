@@ -131,7 +131,19 @@ PATCH = """Subject: [PATCH] Let the fake headers know pools
 def compile_shared(code: str, path: Path, flags: Sequence[str] = ()) -> Path:
     """Compiles C++ `code` to the shared library `path`, whose name is its SONAME."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = ["g++", "-x", "c++", "-", "-shared", "-fPIC", "-O1", "-fno-lto", "-Wl,-z,lazy"]
+    command = [
+        "g++",
+        "-x",
+        "c++",
+        "-",
+        "-x",
+        "none",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-fno-lto",
+        "-Wl,-z,lazy",
+    ]
     command += [f"-Wl,-soname,{path.name}", *flags, "-o", str(path)]
     subprocess.run(command, input=code, text=True, check=True)
     return path

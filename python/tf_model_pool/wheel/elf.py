@@ -76,9 +76,9 @@ class Library:
                 if self._machine != "EM_X86_64" or elf.elfclass != 64 or not elf.little_endian:
                     raise CorruptWheelError(f"{called} is for {self._machine}, not for x86-64")
                 dynsym = _section(elf, ".dynsym", called)
-                versym = _section(elf, ".gnu.version", called)
+                versym = elf.get_section_by_name(".gnu.version")
                 self._symbols_offset = int(dynsym["sh_offset"])
-                self._versions_offset = int(versym["sh_offset"])
+                self._versions_offset = None if versym is None else int(versym["sh_offset"])
                 self._symbols = numpy.frombuffer(dynsym.data(), dtype=_SYMBOL)
                 self._names = _section(elf, ".dynstr", called).data()
                 self._relocations = numpy.concatenate(
@@ -116,7 +116,7 @@ class Library:
                 f"{function.name} is undefined in {self.called}: its wheel is patched already"
             )
         if len(defined) != 1:
-            names = ", ".join(self._name(index) for index in defined) or "none"
+            names = ", ".join(sorted(self._name(index) for index in defined)) or "none"
             raise SymbolError(
                 f"{self.called} must export {function.name} as exactly one symbol "
                 f"{function.prefix}*; found: {names}"
@@ -158,8 +158,9 @@ class Library:
                 entry["value"] = 0
                 file.seek(self._symbols_offset + symbol.index * _SYMBOL.itemsize)
                 file.write(entry.tobytes())
-                file.seek(self._versions_offset + symbol.index * 2)
-                file.write(_VERSION_GLOBAL.to_bytes(2, "little"))
+                if self._versions_offset is not None:
+                    file.seek(self._versions_offset + symbol.index * 2)
+                    file.write(_VERSION_GLOBAL.to_bytes(2, "little"))
             file.flush()
             os.fsync(file.fileno())
 

@@ -1,0 +1,222 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Makes the patched TensorFlow wheel in dist/, and proves or tests it in a virtual environment.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+readonly STATE=.build
+readonly BUILD_VENV=$STATE/venv      # the build requirements
+readonly ENV=$STATE/env              # the patched wheel
+readonly STOCK=$STATE/stock          # the released wheel, for comparison
+PYTHON=${PYTHON:-python3}
+TENSORFLOW_VERSION=${TENSORFLOW_VERSION:-2.21.0}
+PACKAGE=${PACKAGE:-tensorflow-cpu}
+
+usage() {
+  cat <<'USAGE'
+usage: ./build.sh [STAGE]
+
+  (none)               make the wheel, install it, load two versions of a model and print where
+                       their memory lies
+  wheel                make the wheel and print its path
+  test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
+                       pytest, which gets ARGUMENTS
+  pool-tests           the C++ tests alone
+  env                  make the wheel and the environment with it; print its interpreter
+  clean                remove .build/ and dist/
+  -h, --help           this text
+
+Everything is reused where its inputs did not change. Other routes to the same library: a build of
+TensorFlow with patches/ applied, or LD_PRELOAD on an untouched wheel.
+
+environment:
+  PYTHON               interpreter of the wheel's Python version (python3)
+  TENSORFLOW_VERSION   released version to start from (2.21.0)
+  PACKAGE              tensorflow-cpu or tensorflow (tensorflow-cpu)
+  CXX                  compiler (g++, else clang++)
+USAGE
+}
+
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  exit 1
+}
+
+need_python() {
+  command -v "$PYTHON" >/dev/null || fail "$PYTHON not found; install it: apt-get install python3"
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+    || fail "$PYTHON is older than Python 3.10; set PYTHON to a newer one"
+  "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null \
+    || fail "$PYTHON cannot make virtual environments; install: apt-get install python3-venv"
+}
+
+need_compiler() {
+  command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
+    || fail "no C++ compiler found; install one: apt-get install g++"
+}
+
+need_googletest() {
+  local compiler
+  compiler=$(command -v "${CXX:-g++}" || command -v clang++)
+  echo '#include <gtest/gtest.h>' | "$compiler" -E -x c++ - >/dev/null 2>&1 \
+    || fail "GoogleTest is missing; install it: apt-get install libgtest-dev"
+}
+
+digest() {
+  sha256sum | cut -d ' ' -f 1
+}
+
+requirements() {
+  PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements "$@"
+}
+
+# The marker is written last: without it an environment counts as half made. It holds a digest of
+# what was installed.
+marker_says() {
+  [[ -x $1/bin/python && -f $1/complete && $(<"$1/complete") == "$2" ]]
+}
+
+new_venv() {
+  rm -rf "$1"
+  "$PYTHON" -m venv "$1"
+}
+
+pip_install() {
+  local venv=$1
+  shift
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+}
+
+make_build_venv() {
+  local pins key
+  pins=$(requirements build)
+  key=$({ "$PYTHON" -VV; echo "$pins"; } | digest)
+  marker_says "$BUILD_VENV" "$key" && return
+  echo "install the build requirements into $BUILD_VENV" >&2
+  new_venv "$BUILD_VENV"
+  pip_install "$BUILD_VENV" -r /dev/stdin <<<"$pins"
+  echo "$key" >"$BUILD_VENV/complete"
+}
+
+# Sets WHEEL.
+make_wheel() {
+  need_compiler
+  make_build_venv
+  WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+    --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
+}
+
+# make_env DIRECTORY KEY REQUIREMENT: an environment with a wheel and its dependencies.
+make_env() {
+  local venv=$1 key=$2 requirement=$3
+  key=$({ "$PYTHON" -VV; echo "$key"; } | digest)
+  marker_says "$venv" "$key" && return
+  echo "install $(basename "$requirement") into $venv" >&2
+  if [[ -f $venv/complete ]]; then
+    # Whole, but of another wheel: the dependencies stay.
+    rm -f "$venv/complete" "$venv/complete-extras"
+    pip_install "$venv" --force-reinstall --no-deps "$requirement"
+  else
+    new_venv "$venv"
+  fi
+  pip_install "$venv" "$requirement"
+  echo "$key" >"$venv/complete"
+}
+
+# add_extras DIRECTORY EXTRA...: further requirements into an environment of make_env's.
+add_extras() {
+  local venv=$1 pins key
+  shift
+  pins=$(requirements "$@")
+  key=$(digest <<<"$pins")
+  if [[ -f $venv/complete-extras && $(<"$venv/complete-extras") == "$key" ]]; then return; fi
+  echo "install the requirements of the tests into $venv" >&2
+  pip_install "$venv" -r /dev/stdin <<<"$pins"
+  echo "$key" >"$venv/complete-extras"
+}
+
+make_patched_env() {
+  make_wheel
+  make_env "$ENV" "$(sha256sum <"$WHEEL")" "$WHEEL"
+}
+
+# The released wheel that the patched one was made from; the builder left it in its cache.
+make_stock_env() {
+  local name requirement
+  name=$(build_info base_wheel)
+  requirement=$STATE/cache/$name
+  [[ -f $requirement ]] || requirement="$PACKAGE==$TENSORFLOW_VERSION"
+  make_env "$STOCK" "$(build_info base_wheel_sha256)" "$requirement"
+}
+
+build_info() {
+  "$BUILD_VENV/bin/python" - "$WHEEL" "$1" <<'CODE'
+import json
+import sys
+import zipfile
+
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    print(json.loads(wheel.read("tf_model_pool/build_info.json"))[sys.argv[2]])
+CODE
+}
+
+demo() {
+  (cd "$STATE" && env -u PYTHONPATH env/bin/python -m tf_model_pool demo)
+}
+
+pool_tests() {
+  local name sanitize run build
+  need_compiler
+  need_googletest
+  make_build_venv
+  for name in plain address,undefined thread; do
+    sanitize=$name
+    run=()
+    if [[ $name == plain ]]; then sanitize=""; fi
+    # ThreadSanitizer's shadow memory does not fit every layout that address randomization gives.
+    if [[ $name == thread ]] && setarch "$(uname -m)" -R true 2>/dev/null; then
+      run=(setarch "$(uname -m)" -R)
+    fi
+    build=$STATE/pool-tests/$name
+    echo "C++ tests: $name" >&2
+    "$BUILD_VENV/bin/cmake" -S tf_allocator -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_MAKE_PROGRAM="$PWD/$BUILD_VENV/bin/ninja" -DSANITIZE="$sanitize" >"$build.log" 2>&1 \
+      || { cat "$build.log" >&2; fail "cmake failed"; }
+    "$BUILD_VENV/bin/ninja" -C "$build" pool_tests
+    "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
+  done
+}
+
+run_tests() {
+  need_googletest
+  make_patched_env
+  add_extras "$ENV" build test
+  make_stock_env
+  pool_tests
+  # The tests import the package of the wheel, never the checkout's.
+  env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" STOCK_PYTHON="$PWD/$STOCK/bin/python" \
+    "$ENV/bin/python" -m pytest "$@"
+}
+
+main() {
+  case ${1:-} in
+    -h | --help) usage; return ;;
+    clean) rm -rf "$STATE" dist; return ;;
+  esac
+  need_python
+  mkdir -p "$STATE/pool-tests"
+  case ${1:-} in
+    "")
+      make_patched_env
+      echo "$WHEEL"
+      demo
+      ;;
+    wheel) make_wheel; echo "$WHEEL" ;;
+    env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
+    pool-tests) pool_tests ;;
+    test) shift; run_tests "$@" ;;
+    *) usage >&2; fail "unknown stage: $1" ;;
+  esac
+}
+
+main "$@"

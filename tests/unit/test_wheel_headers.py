@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Header patches: exact or not at all; and the rules that every patch in the repository keeps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support import fake_release
+from tf_model_pool.errors import HeaderPatchError
+from tf_model_pool.wheel import headers
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCHES = sorted((ROOT / "patches").glob("v*/*.patch"))
+TRAILERS = ("Why-Patch", "Upstream", "Drop-When", "Tested-By")
+LONGEST_PATCH = 120
+
+
+@pytest.fixture
+def include(tmp_path: Path) -> Path:
+    for name, text in (
+        ("xla/tsl/framework/allocator.h", fake_release.ALLOCATOR_HEADER),
+        ("tensorflow/core/common_runtime/process_state.h", fake_release.PROCESS_STATE_HEADER),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def write_patch(directory: Path, text: str = fake_release.PATCH) -> Path:
+    path = directory / "0001-pools.patch"
+    path.write_text(text)
+    return path
+
+
+def test_headers_change_and_sources_do_not(include: Path) -> None:
+    changed = headers.patch_headers(include, [write_patch(include)])
+    assert changed == (
+        "tensorflow/core/common_runtime/process_state.h",
+        "xla/tsl/framework/allocator.h",
+    )
+    text = (include / "xla/tsl/framework/allocator.h").read_text()
+    assert text.count("model_pool()") == 1
+    assert len(text.splitlines()) == len(fake_release.ALLOCATOR_HEADER.splitlines()) + 1
+
+
+@pytest.mark.parametrize(
+    "change", [("on_host", "on_guest"), ("#pragma once\n", ""), ("};\n", "}")], ids=repr
+)
+def test_other_context_is_an_error_that_names_header_and_hunk(
+    include: Path, change: tuple[str, str]
+) -> None:
+    header = include / "xla/tsl/framework/allocator.h"
+    header.write_text(header.read_text().replace(*change))
+    with pytest.raises(HeaderPatchError, match=r"hunk 1 of 0001-pools\.patch .*allocator\.h"):
+        headers.patch_headers(include, [write_patch(include)])
+
+
+def test_shifted_context_is_an_error(include: Path) -> None:
+    header = include / "xla/tsl/framework/allocator.h"
+    header.write_text("\n" + header.read_text())
+    with pytest.raises(HeaderPatchError, match="does not fit"):
+        headers.patch_headers(include, [write_patch(include)])
+
+
+def test_a_missing_header_is_an_error(include: Path) -> None:
+    (include / "xla/tsl/framework/allocator.h").unlink()
+    with pytest.raises(HeaderPatchError, match="which is not there"):
+        headers.patch_headers(include, [write_patch(include)])
+
+
+def test_a_header_of_an_unknown_place_is_an_error(include: Path) -> None:
+    patch = write_patch(include, fake_release.PATCH.replace("third_party/xla/", "elsewhere/"))
+    with pytest.raises(HeaderPatchError, match="no rule says"):
+        headers.patch_headers(include, [patch])
+
+
+def test_a_series_lists_existing_patches_in_order(tmp_path: Path) -> None:
+    (tmp_path / "series").write_text("# first\nb.patch\n\na.patch\n")
+    (tmp_path / "a.patch").write_text("")
+    with pytest.raises(HeaderPatchError, match=r"lists b\.patch"):
+        headers.read_series(tmp_path)
+    (tmp_path / "b.patch").write_text("")
+    assert [path.name for path in headers.read_series(tmp_path)] == ["b.patch", "a.patch"]
+
+
+# ---- the repository's own patches ---------------------------------------------------------------
+
+
+def problems_of(text: str) -> list[str]:
+    """What a patch lacks of the rules in patches/README.md."""
+    head, _, _ = text.partition("\ndiff --git ")
+    subject = re.search(r"^Subject: \[PATCH[^]]*\] (.+)$", head, re.MULTILINE)
+    problems = [f"no trailer {name}" for name in TRAILERS if f"\n{name}: " not in head]
+    if subject is None:
+        problems.append("no subject")
+    if len(head.strip().split("\n\n")) < 3:
+        problems.append("no body")
+    if not text.startswith("From " + 40 * "0"):
+        problems.append("not exported with --zero-commit")
+    added = [line for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)]
+    if len(added) > LONGEST_PATCH:
+        problems.append("too long")
+    return problems
+
+
+def test_there_are_patches() -> None:
+    assert PATCHES
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.name)
+def test_a_patch_keeps_the_rules(patch: Path) -> None:
+    assert problems_of(patch.read_text(encoding="utf-8")) == []
+    assert patch in headers.read_series(patch.parent)
+    for tested_by in re.findall(r"^Tested-By: (\S+)", patch.read_text(), re.MULTILINE):
+        assert (ROOT / tested_by).exists()
+
+
+def test_the_rules_notice_a_patch_without_header() -> None:
+    assert problems_of(fake_release.PATCH) == [
+        *(f"no trailer {name}" for name in TRAILERS),
+        "no body",
+        "not exported with --zero-commit",
+    ]
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.name)
+def test_a_patch_adds_neither_virtual_functions_nor_data(patch: Path) -> None:
+    added = [line[1:] for line in patch.read_text().splitlines() if re.match(r"\+(?!\+\+ )", line)]
+    code = "\n".join(line.partition("//")[0] for line in added)
+    assert "virtual" not in code
+    assert not re.search(r"^\s*[\w:<>*& ]+\s\w+_\s*(=.*|\{.*)?;", code, re.MULTILINE)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel made from the released one, as `./build.sh test` hands it over in PATCHED_WHEEL."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from auditwheel.elfutils import elf_find_versioned_symbols
+from elftools.elf.elffile import ELFFile
+from packaging.tags import sys_tags
+from packaging.utils import parse_wheel_filename
+
+from tf_model_pool.wheel import elf, metadata, platform_tag, releases
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_GROW_BYTES = 3 * 1000 * 1000
+EDITED = (releases.FRAMEWORK, releases.CC)
+OURS = "tensorflow/libtf_model_pool.so"
+
+pytestmark = pytest.mark.released_wheel
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    path = os.environ.get("PATCHED_WHEEL")
+    if not path:
+        pytest.fail("PATCHED_WHEEL is not set: run the tests with ./build.sh test")
+    return Path(path)
+
+
+@pytest.fixture(scope="module")
+def contents(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(wheel) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def build_info(contents: zipfile.ZipFile) -> dict[str, str]:
+    info: dict[str, str] = json.loads(contents.read("tf_model_pool/build_info.json"))
+    return info
+
+
+@pytest.fixture(scope="module")
+def released(build_info: dict[str, str]) -> Path:
+    return ROOT / ".build" / "cache" / build_info["base_wheel"]
+
+
+@pytest.fixture(scope="module")
+def libraries(contents: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("libraries")
+    names = [name for name in contents.namelist() if name.startswith("tf_model_pool/_native.")]
+    for name in (*EDITED, OURS, *(n for n in names if n.endswith(".so"))):
+        contents.extract(name, directory)
+    return directory
+
+
+def test_every_member_is_what_record_says(wheel: Path) -> None:
+    metadata.verify(wheel, workers=2)
+
+
+def test_the_running_python_can_install_it(wheel: Path) -> None:
+    assert parse_wheel_filename(wheel.name)[3] & set(sys_tags())
+
+
+def test_it_is_little_larger_than_the_released_wheel(wheel: Path, released: Path) -> None:
+    assert wheel.stat().st_size - released.stat().st_size <= MAY_GROW_BYTES
+
+
+def test_only_what_must_change_differs_from_the_released_wheel(
+    contents: zipfile.ZipFile, released: Path
+) -> None:
+    def members(wheel: zipfile.ZipFile) -> dict[str, int]:
+        return {i.filename: i.CRC for i in wheel.infolist() if not i.is_dir()}
+
+    with zipfile.ZipFile(released) as original:
+        before, after = members(original), members(contents)
+    changed = {n for n in before if after.get(n) != before[n] and ".dist-info/" not in n}
+    assert changed == {
+        *EDITED,
+        "tensorflow/include/xla/tsl/framework/allocator.h",
+        "tensorflow/include/tensorflow/compiler/xla/tsl/framework/allocator.h",
+        "tensorflow/include/tensorflow/core/common_runtime/process_state.h",
+    }
+    allowed = ("tf_model_pool/", "tensorflow/include/tf_allocator/", OURS)
+    assert not [
+        n for n in set(after) - set(before) if not n.startswith(allowed) and ".dist-info/" not in n
+    ]
+
+
+def test_replaced_functions_are_undefined_in_tensorflow_and_defined_in_ours(
+    libraries: Path, build_info: dict[str, str]
+) -> None:
+    ours = elf.Library(libraries / OURS, OURS)
+    theirs = {name: elf.Library(libraries / name, name) for name in EDITED}
+    replaced = build_info["replaced_functions"]
+    assert len(replaced) == len(releases.REPLACED_FUNCTIONS)
+    for function in replaced:
+        assert isinstance(function, dict)
+        assert ours.defines(function["symbol"])
+        assert not any(library.defines(function["symbol"]) for library in theirs.values())
+
+
+def test_libraries_find_each_other_wherever_they_are_installed(libraries: Path) -> None:
+    framework = elf.read_dynamic(libraries / releases.FRAMEWORK)
+    assert "libtf_model_pool.so" in framework.needed
+    assert "$ORIGIN" in framework.runpath
+    assert elf.read_dynamic(libraries / OURS).runpath == ("$ORIGIN",)
+    (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
+    assert elf.read_dynamic(native).runpath == ("$ORIGIN/../tensorflow",)
+
+
+def glibc_needed(path: Path) -> tuple[int, ...]:
+    with path.open("rb") as file:
+        versions = {v for _, v in elf_find_versioned_symbols(ELFFile(file))}
+    numbers = [v.removeprefix("GLIBC_").split(".") for v in versions if v.startswith("GLIBC_2")]
+    return max(tuple(int(part) for part in number) for number in numbers)
+
+
+def test_the_platform_tag_is_not_older_than_what_the_objects_need(
+    wheel: Path, libraries: Path
+) -> None:
+    (platform,) = {tag.platform for tag in parse_wheel_filename(wheel.name)[3]}
+    promised = tuple(int(part) for part in platform.split("_")[1:3])
+    (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
+    objects = (libraries / OURS, native, libraries / releases.FRAMEWORK)
+    assert max(glibc_needed(path) for path in objects) <= promised
+    in_wheel = [Path(name).name for name in (*EDITED, OURS)]
+    assert platform_tag.platform_tag(platform, objects, in_wheel) == platform
+
+
+def test_nothing_tells_where_it_was_built(contents: zipfile.ZipFile, libraries: Path) -> None:
+    (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
+    for binary in (libraries / OURS, native):
+        assert str(ROOT).encode() not in binary.read_bytes()
+    assert str(ROOT) not in contents.read("tf_model_pool/build_info.json").decode()
+
+
+def test_patched_headers_compile_with_the_flags_of_the_installed_package(tmp_path: Path) -> None:
+    # GIVEN a C++ user of the new members
+    program = tmp_path / "user.cc"
+    program.write_text(
+        '#include "tensorflow/core/common_runtime/process_state.h"\n'
+        "size_t Use() {\n"
+        "  tensorflow::AllocatorAttributes attributes;\n"
+        "  attributes.set_on_host(true);\n"
+        "  attributes.set_model_pool(7);\n"
+        "  attributes.set_model_pool(255);\n"
+        "  if (attributes.model_pool() != 255 || !attributes.on_host()) return 0;\n"
+        "  return tensorflow::ProcessState::singleton()->ListModelPools().size();\n"
+        "}\n"
+    )
+    flags = subprocess.run(
+        [sys.executable, "-c", "import tensorflow as t; print(*t.sysconfig.get_compile_flags())"],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    # WHEN, THEN
+    subprocess.run(["g++", "-fsyntax-only", *flags, str(program)], check=True)
+
+
+def test_pip_finds_nothing_missing() -> None:
+    subprocess.run([sys.executable, "-m", "pip", "check"], check=True)
+
+
+def test_the_installed_files_are_those_of_record(contents: zipfile.ZipFile) -> None:
+    import importlib.metadata
+
+    (record,) = (name for name in contents.namelist() if name.endswith(".dist-info/RECORD"))
+    distribution = importlib.metadata.distribution("tensorflow-cpu")
+    installed = {str(path) for path in distribution.files or ()}
+    listed = {row[0] for row in csv.reader(io.StringIO(contents.read(record).decode()))}
+    assert listed <= installed
+
+
+@pytest.mark.slow
+def test_building_again_elsewhere_gives_the_same_bytes(
+    wheel: Path, released: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    command = [sys.executable, "-m", "tf_model_pool", "build", "--wheel", str(released)]
+    again = subprocess.run(
+        [*command, "--output", str(tmp_path), "--quiet"],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert Path(again).name == wheel.name
+    assert Path(again).read_bytes() == wheel.read_bytes()
