@@ -7,6 +7,7 @@ interpreter of an environment that holds the released wheel of the same TensorFl
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -59,9 +60,7 @@ def stock_python() -> Path:
 
 
 @pytest.fixture(scope="session")
-def places(
-    tensorflow_directory: Path, stock_python: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Places:
+def places(tensorflow_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Models and checkpoints, written once per session."""
     assert tensorflow_directory
     root = tmp_path_factory.mktemp("integration")
@@ -78,14 +77,17 @@ def places(
         models=made["models"],
         checkpoints=made["checkpoints"],
         scratch=root / "children",
-        pythons={"patched": Path(sys.executable), "stock": stock_python},
+        pythons={"patched": Path(sys.executable)},
     )
 
 
 @pytest.fixture(scope="session")
-def runner(places: Places, request: pytest.FixtureRequest) -> Iterator[ScenarioRunner]:
+def runner(
+    places: Places, stock_python: Path, request: pytest.FixtureRequest
+) -> Iterator[ScenarioRunner]:
     """Runs scenarios; those of all selected tests start at once, as many as there are CPUs."""
-    scenario_runner = ScenarioRunner(places, workers=max(1, min(4, os.cpu_count() or 1)))
+    both = dataclasses.replace(places, pythons={**places.pythons, "stock": stock_python})
+    scenario_runner = ScenarioRunner(both, workers=max(1, min(4, os.cpu_count() or 1)))
     for item in request.session.items:
         case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
         if case is not None:
