@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Loads SavedModels with C++ LoadSavedModel and prints, one JSON object a line,
-// where their memory lies. tests/integration/test_native.py builds and reads it.
+// where their memory lies. tests/integration/test_swap_probe.py builds and reads it.
 //
 //   swap_probe isolate INTRA REQUEST DIR1 DIR2 DIR3
 //     loads DIR1 and DIR2, runs one traced request on each, unloads DIR1, loads

@@ -18,20 +18,20 @@ from support.scenario import Context
 from support.serving import bytes_in_use, pools, tf_model_pool, totals, v1
 
 
-def _call(restore: Restore, prefix: str) -> list[Any]:
+def _call(restore: Restore, prefix: str | list[str]) -> list[Any]:
     """Runs or adds to the graph the op of `restore`."""
     types = [tf.dtypes.as_dtype(name) for name in restore.types]
     if restore.op == "RestoreV2":
         return list(
             tf.raw_ops.RestoreV2(
-                prefix=prefix,
+                prefix=tf.constant(prefix, tf.string),
                 tensor_names=list(restore.tensors),
                 shape_and_slices=list(restore.slices or [""] * len(restore.tensors)),
                 dtypes=types,
             )
         )
     arguments: dict[str, Any] = {
-        "file_pattern": prefix,
+        "file_pattern": tf.constant(prefix, tf.string),
         "tensor_name": list(restore.tensors) if len(restore.tensors) > 1 else restore.tensors[0],
         "dt": types[0],
         "preferred_shard": restore.shard,
@@ -120,6 +120,38 @@ class Restores(_Restores):
                     raise AssertionError(f"{directory} loads")
                 gc.collect()
                 self._assert_drained(str(directory))
+
+    def variants_are_restored(self) -> None:
+        # Not copied as bytes, as strings are not; TensorFlow keeps lists of tensors in them.
+        values = tf.random.stateless_normal([5, 1000], [1, 2])
+        saved = tf.raw_ops.TensorListFromTensor(tensor=values, element_shape=[1000])
+        prefix = str(self.context.directory / "variant")
+        tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=["list"], shape_and_slices=[""], tensors=[saved]
+        )
+        (restored,) = tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=["list"], shape_and_slices=[""], dtypes=[tf.variant]
+        )
+        stacked = tf.raw_ops.TensorListStack(
+            input_handle=restored, element_shape=[1000], element_dtype=tf.float32
+        )
+        self.context.record_array("list", stacked.numpy())
+        del restored
+        self._assert_drained("a variant")
+
+    def prefixes_that_are_not_scalars(self) -> None:
+        prefix = str(self.context.checkpoints / "types")
+        for count in (0, 1, 2):
+            for op in ("RestoreV2", "Restore"):
+                restore = Restore("vector", "", ("matrix",), ("float32",), None, op=op)
+                try:
+                    (tensor,) = _call(restore, [prefix] * count)
+                    self.context.record_array(f"{op}/{count}", tensor.numpy())
+                    del tensor
+                except Exception as error:
+                    self.context.record(f"{op}/{count}", _describe(error))
+                    error.__traceback__ = None
+        self._assert_drained("a prefix that is a vector")
 
     def variables_of_another_shape(self) -> None:
         prefix = str(self.context.checkpoints / "types")

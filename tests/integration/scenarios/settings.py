@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import gc
 import os
+import random
+import resource
+import threading
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from support.isolation import weight_violations
 from support.measure import wait_until
 from support.models import CATALOGUE, exact_score, request, weights
+from support.scenario import Context
 from support.serving import (
     EagerModel,
     Scenario,
@@ -176,6 +181,90 @@ class ReleaseAfterSeconds(_Settings):
         )
         assert totals().trimmed_bytes - before.trimmed_bytes == own
         self._assert_answers(models)
+
+
+class AddressSpaceLimited(_Settings):
+    """A process that may not map much (`ulimit -v`): loads that work without pools work."""
+
+    def versions_load_and_answer(self) -> None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        limit = pages * resource.getpagesize() + (1 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+        try:
+            models = self._exact(1, 2)
+            self._assert_answers(models)
+            addresses = {f"exact/{n}": model.addresses() for n, model in models.items()}
+            # A pool of its own or, counted, none.
+            in_pools = weight_violations(addresses, pool_of) == []
+            assert in_pools != (totals().fallback_bytes > 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+class Stress(_Settings):
+    """Loads, unloads, kept tensors, trims and requests at once, short of slots and memory."""
+
+    SETTINGS = (
+        "TF_MODEL_POOL_SLOTS=2",
+        "TF_MODEL_POOL_LIMIT_MB=24",
+        "TF_MODEL_POOL_RETAIN=release",
+    )
+
+    def random_lifecycles_in_threads_answer_right_and_drain(self) -> None:
+        self._run_threads()
+        assert totals().fallback_loads > 0
+
+    def random_lifecycles_drain_a_second_time(self) -> None:
+        self._run_threads()
+
+    def _run_threads(self) -> None:
+        names = ("left", "right")
+        directories = [self.context.model("exact", copy_to=name) for name in names]
+        errors: list[str] = []
+
+        def live(seed: int) -> None:
+            rng = random.Random(seed)
+            alive: list[tuple[int, EagerModel]] = []
+            kept: list[tuple[int, Any]] = []
+            try:
+                for _ in range(30):
+                    action = rng.randrange(6)
+                    if action <= 1 or not alive:
+                        version = rng.randrange(4) + 1
+                        model = EagerModel(rng.choice(directories) / str(version))
+                        alive.append((version, model))
+                        del model
+                    elif action == 2 or len(alive) > 3:
+                        alive.pop(rng.randrange(len(alive)))
+                        gc.collect()
+                    elif action == 3:
+                        version, model = rng.choice(alive)
+                        kept.append((version, model.loaded.kernel.read_value()))
+                        del model
+                    elif action == 4:
+                        tf_model_pool.trim()
+                    else:
+                        self._assert_answers(dict([rng.choice(alive)]))
+                    if len(kept) > 4:
+                        version, tensor = kept.pop(0)
+                        assert tensor.numpy().tobytes() == self._kernels[version].tobytes()
+                        del tensor
+                self._assert_answers(dict(alive))
+            except Exception as error:
+                errors.append(f"seed {seed}: {error!r}")
+
+        threads = [threading.Thread(target=live, args=(seed,)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        specs = enumerate(CATALOGUE["exact"], start=1)
+        self._kernels = {n: weights(spec, n)["kernel"] for n, spec in specs}
 
 
 class HugePagesOff(_Settings):
