@@ -222,6 +222,8 @@ def write_project(root: Path) -> Path:
         "tf_allocator/native.cc": 'extern "C" int native() { return 1; }\n',
         "tf_allocator/pool/pool_stats.h": "// statistics\n",
         "tf_allocator/runtime/hooks.h": "// hooks\n",
+        "tf_allocator/pool/pool_test.cc": "#error not part of a wheel\n",
+        "tf_allocator/bench/driver.cc": "#error not part of a wheel\n",
         "python/tf_model_pool/__init__.py": '"""The package."""\n',
         "python/tf_model_pool/_native.pyi": "def native() -> int: ...\n",
         "python/tf_model_pool/_native.cc": "// not shipped\n",

@@ -83,7 +83,7 @@ def test_a_missing_symbol_stops_before_any_file_changes(tmp_path: Path, cc: Path
 def test_two_symbols_of_one_prefix_are_both_named(tmp_path: Path) -> None:
     code = CC_SOURCE + "namespace tensorflow { int RestoreTensorsV2(long v) { return v; } }"
     library = elf.Library(compile_shared(code, tmp_path / "cc.so"), CC)
-    with pytest.raises(SymbolError, match="RestoreTensorsV2Ei.*RestoreTensorsV2El"):
+    with pytest.raises(SymbolError, match=r"RestoreTensorsV2Ei.*RestoreTensorsV2El"):
         library.find(RESTORE_V2)
 
 

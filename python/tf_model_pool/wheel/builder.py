@@ -70,9 +70,9 @@ def build(request: Request, progress: Progress) -> Path:
     """
     with signals_as_errors(), full_disk_as_error():
         toolchain = tools.find_toolchain()
-        source_digest = digest.source_digest(request.project, request.wheel, toolchain)
         if request.reuse:
-            finished = digest.finished_wheel(request.output, source_digest)
+            wanted = digest.source_digest(request.project, request.wheel, toolchain)
+            finished = digest.finished_wheel(request.output, wanted)
             if finished is not None:
                 progress.note(f"up to date: {finished.name}")
                 return finished
@@ -80,7 +80,7 @@ def build(request: Request, progress: Progress) -> Path:
         with progress.stage(f"input {request.wheel.filename}"):
             path = source.fetch(request.wheel, state / "cache")
         with temporary_directory(state) as work:
-            return _Build(request, toolchain, source_digest, path, work, progress).run()
+            return _Build(request, toolchain, path, work, progress).run()
 
 
 class _Build:
@@ -90,7 +90,6 @@ class _Build:
         self,
         request: Request,
         toolchain: tools.Toolchain,
-        source_digest: str,
         path: Path,
         work: Path,
         progress: Progress,
@@ -98,7 +97,8 @@ class _Build:
         self._request = request
         self._wheel = request.wheel
         self._toolchain = toolchain
-        self._digest = source_digest
+        self._project = digest.snapshot(request.project, work / "project")
+        self._digest = digest.source_digest(self._project, request.wheel, toolchain)
         self._path = path
         self._progress = progress
         self._unpacked = work / "wheel"
@@ -182,7 +182,7 @@ class _Build:
         return elf.replace_functions(self._libraries, self._wheel.release.functions)
 
     def _patch_headers(self) -> tuple[str, ...]:
-        directory = self._request.project / "patches" / self._wheel.release.patches
+        directory = self._project / "patches" / self._wheel.release.patches
         changed = headers.patch_headers(self._unpacked / INCLUDE, headers.read_series(directory))
         return tuple(INCLUDE + name for name in changed)
 
@@ -209,7 +209,7 @@ class _Build:
                 definitions[f"{function.keeps_original}_OFFSET"] = f"{symbol.value:#x}"
                 definitions[f"{function.keeps_original}_CODE"] = symbol.code.hex()
         library, native = compiling.compile_library(
-            self._request.project,
+            self._project,
             self._work,
             self._unpacked / "tensorflow",
             self._toolchain,
@@ -239,7 +239,7 @@ class _Build:
         symbols: Mapping[ReplacedFunction, elf.Symbol],
         tag: str,
     ) -> dict[str, bytes]:
-        project = self._request.project
+        project = self._project
         package = project / "python" / "tf_model_pool"
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         files = {
@@ -370,9 +370,7 @@ class _Build:
             f"{new_dist_info}/METADATA": text.encode(),
             f"{new_dist_info}/WHEEL": metadata.with_tag(read("WHEEL"), full_tag).encode(),
             f"{new_dist_info}/top_level.txt": ("\n".join(top_level) + "\n").encode(),
-            f"{new_dist_info}/licenses/{license_file}": (
-                self._request.project / "LICENSE"
-            ).read_bytes(),
+            f"{new_dist_info}/licenses/{license_file}": (self._project / "LICENSE").read_bytes(),
         }
 
     def _date(self, members: Mapping[str, zipfile.ZipInfo]) -> archive.DateTime:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
+import shutil
 import sysconfig
 import zipfile
 from collections.abc import Iterator
@@ -20,15 +22,31 @@ BUILD_INFO = "tf_model_pool/build_info.json"
 _SOURCE_DIRECTORIES = ("tf_allocator", "python/tf_model_pool", "patches")
 _SOURCE_FILES = ("LICENSE",)
 _NOT_SOURCES = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+#: Part of the checkout, but of no wheel: a change of these must not cause a build.
+_NOT_IN_WHEEL = ("tf_allocator/bench/*", "tf_allocator/*_test.cc", "*.md")
 
 
 def source_files(project: Path) -> Iterator[Path]:
     """The files of the checkout that go into a wheel or decide about it, sorted."""
     for directory in _SOURCE_DIRECTORIES:
         for path in sorted((project / directory).rglob("*")):
-            if path.is_file() and not _NOT_SOURCES.intersection(path.parts):
+            name = path.relative_to(project).as_posix()
+            if (
+                path.is_file()
+                and not _NOT_SOURCES.intersection(path.parts)
+                and not any(fnmatch.fnmatchcase(name, pattern) for pattern in _NOT_IN_WHEEL)
+            ):
                 yield path
     yield from (project / name for name in _SOURCE_FILES)
+
+
+def snapshot(project: Path, target: Path) -> Path:
+    """Copies the source files to `target`, so that an edit cannot hit a build halfway."""
+    for path in source_files(project):
+        copy = target / path.relative_to(project)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return target
 
 
 def source_digest(project: Path, wheel: Input, toolchain: Toolchain) -> str:
