@@ -313,7 +313,11 @@ class PrefaultOff(_Settings):
 
 
 class _Malformed(_Settings):
-    """A malformed setting: one error, no pools, and TensorFlow works."""
+    """A malformed setting: one error, no pools, and TensorFlow works.
+
+    One setting runs with every allocator; reading the others does not depend on it, so they take
+    turns.
+    """
 
     def tensorflow_works_without_pools(self) -> None:
         models = self._exact(1, 2)
@@ -368,30 +372,37 @@ class MalformedSwitch(_Malformed):
 
 class MalformedSlots(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_SLOTS=two",)
+    MODES = ("system",)
 
 
 class MalformedSlotsZero(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_SLOTS=0",)
+    MODES = ("cpu_bfc",)
 
 
 class MalformedLimit(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_LIMIT_MB=12GB",)
+    MODES = ("onednn",)
 
 
 class MalformedLimitNegative(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_LIMIT_MB=-5",)
+    MODES = ("system",)
 
 
 class MalformedRetain(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_RETAIN=forever",)
+    MODES = ("cpu_bfc",)
 
 
 class MalformedHugePages(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_HUGE_PAGES=yes",)
+    MODES = ("onednn",)
 
 
 class MalformedPrefault(_Malformed):
     SETTINGS = ("TF_MODEL_POOL_PREFAULT=1",)
+    MODES = ("system",)
 
 
 def _smaps_field(address: int, field: str) -> str:
