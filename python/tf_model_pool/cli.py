@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `python -m tf_model_pool {build,doctor,stats,demo}`.
+"""The command line: `python -m tf_model_pool {build,doctor,stats,demo,bench}`.
 
 A command is a module with `add_arguments(parser)` and `run(args) -> int`, the exit status. Only
 the chosen command's module is imported: the builder must run where TensorFlow is not
@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "say whether pools are active here, why not, and what else matters",
     ),
     "stats": ("tf_model_pool.stats", "show the pools of a process, as text or JSON"),
+    "bench": ("tf_model_pool.bench.command", "measure requests while a model is updated"),
     "demo": ("tf_model_pool.demo", "load two versions of a model and show where their memory lies"),
 }
 

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench gate`: fails on what does not depend on the machine's mood; times only when asked to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tf_model_pool.bench.errors import ResultError
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is allowed.
+
+    Attributes:
+        faults_factor: minor faults per update of our configurations, relative to the baseline's
+            same cell, or else to the stock wheel's in the same result.
+        max_faults: the same as a number; None = not checked.
+        mappings: new mappings of the pools per update, once they have settled.
+        calls_factor: mapping system calls per update against the baseline, where counted.
+        rss_drift: growth of RSS over the updates of a run, as a share.
+        max_ratio: of update p99.9 / steady p99.9; None = times never fail.
+        rounds: valid rounds that a ratio needs.
+    """
+
+    faults_factor: float = 1.10
+    max_faults: float | None = None
+    mappings: float = 0.0
+    calls_factor: float = 1.25
+    rss_drift: float = 0.05
+    max_ratio: float | None = None
+    rounds: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One check of one cell. A finding that is not `fails` is for the reader."""
+
+    cell: str
+    what: str
+    text: str
+    fails: bool
+
+
+def _median(value: Mapping[str, Any] | None) -> float | None:
+    return None if value is None else float(value["median"])
+
+
+def _ours(result: Mapping[str, Any], cell: str) -> bool:
+    found = result["configurations"][cell.rpartition("/")[2]]
+    return bool(found["wheel"] == "patched") and found["environment"].get("TF_MODEL_POOL") != "off"
+
+
+def _stock_faults(result: Mapping[str, Any], cell: str) -> tuple[str, float] | None:
+    """Of the configuration with the same allocator and glibc on the stock wheel."""
+    prefix, _, name = cell.rpartition("/")
+    mine = result["configurations"][name]
+    for other, found in result["configurations"].items():
+        key = f"{prefix}/{other}"
+        same = all(found[k] == mine[k] for k in ("malloc", "allocator", "warmup", "server"))
+        if found["wheel"] == "stock" and same and key in result["summary"]["cells"]:
+            summary = result["summary"]["cells"][key]
+            faults = _median(summary["per_update"]["minor_faults"]) if summary["rounds"] else None
+            if faults is not None:
+                return key, faults
+    return None
+
+
+def _check_cell(
+    result: Mapping[str, Any], baseline: Mapping[str, Any] | None, cell: str, limits: Limits
+) -> list[Finding]:
+    summary = result["summary"]["cells"][cell]
+    out: list[Finding] = []
+
+    def add(what: str, text: str, fails: bool) -> None:
+        out.append(Finding(cell, what, text, fails))
+
+    if not summary["rounds"]:
+        add("rounds", "no valid run", True)
+        return out
+    ours = _ours(result, cell)
+
+    answers = summary["answers"]
+    configuration = result["configurations"][cell.rpartition("/")[2]]
+    # Here requests find no version while the new one loads; that is what was asked for.
+    gap = configuration["server"]["aspired_version_policy"] == "resource_preserving"
+    lost = answers["dropped"] + (0 if gap else answers["failed"])
+    add("answers", f"{answers['wrong']} wrong of {answers['requests']}", answers["wrong"] > 0)
+    add("lost", f"{lost} lost (failed {answers['failed']}, dropped {answers['dropped']})", lost > 0)
+    if answers["unchecked"]:
+        add("unchecked", f"{answers['unchecked']} answers have no expected value", False)
+    if summary["errors"]:
+        add("errors", "; ".join(summary["errors"][:3]), True)
+    if ours:
+        active = bool(summary["pools_active"])
+        add("pools", "active" if active else "not active in the driver", not active)
+
+    faults = _median(summary["per_update"]["minor_faults"])
+    reference = None
+    if baseline is not None:
+        before = baseline["summary"]["cells"].get(cell)
+        if before and before["rounds"]:
+            value = _median(before["per_update"]["minor_faults"])
+            reference = None if value is None else ("the baseline", value)
+    elif ours:
+        reference = _stock_faults(result, cell)
+    if faults is not None and reference is not None:
+        bound = reference[1] * limits.faults_factor + 100
+        add(
+            "faults",
+            f"{faults:.0f} minor faults per update; {reference[0]} has {reference[1]:.0f} "
+            f"(limit {bound:.0f})",
+            faults > bound,
+        )
+    elif faults is not None:
+        add("faults", f"{faults:.0f} minor faults per update; nothing to compare with", False)
+    if faults is not None and limits.max_faults is not None and ours:
+        add("faults", f"{faults:.0f} (limit {limits.max_faults:.0f})", faults > limits.max_faults)
+
+    mappings = _median(summary["per_update"]["pool_mappings_delta"])
+    # A larger version has to map more, once.
+    if ours and mappings is not None and "/larger/" not in f"/{cell}/":
+        text = f"{mappings:g} new pool mappings per update (limit {limits.mappings:g})"
+        add("mappings", text, mappings > limits.mappings)
+
+    calls, before_calls = result.get("calls", {}).get(cell), None
+    if baseline is not None:
+        before_calls = baseline.get("calls", {}).get(cell)
+    if calls is not None:
+        total = sum(calls.values())
+        if before_calls is None:
+            add("calls", f"{total:.0f} mapping calls per update; nothing to compare with", False)
+        else:
+            bound = sum(before_calls.values()) * limits.calls_factor + 20
+            add("calls", f"{total:.0f} mapping calls per update (limit {bound:.0f})", total > bound)
+
+    drift = summary["drift"]
+    if drift is not None:
+        share = drift["rss_share"]
+        text = f"RSS {share:+.1%} over {drift['updates']} updates (limit {limits.rss_drift:.0%})"
+        # What other allocators do is reported; it is not ours to mend.
+        add("drift", text, ours and share > limits.rss_drift)
+
+    ratio = summary["ratios"]["steady"]["p99.9"]
+    if ratio is not None:
+        text = f"update/steady p99.9 = {ratio['median']:.2f} in {ratio['rounds']} rounds"
+        if limits.max_ratio is None or not ours:
+            add("time", text, False)
+        elif ratio["rounds"] < limits.rounds:
+            text += f": {limits.rounds} valid rounds are needed to judge (--rounds)"
+            add("time", text, True)
+        else:
+            text += f" (limit {limits.max_ratio:.2f})"
+            add("time", text, ratio["median"] > limits.max_ratio)
+    return out
+
+
+def check(
+    result: Mapping[str, Any], baseline: Mapping[str, Any] | None, limits: Limits
+) -> list[Finding]:
+    """Every check of every cell. Raises `ResultError` where there is nothing to check."""
+    cells = result["summary"].get("cells") or {}
+    if not cells:
+        raise ResultError("the result has no cells: no run had ended when it was written")
+    return [finding for cell in cells for finding in _check_cell(result, baseline, cell, limits)]
+
+
+def text(findings: list[Finding]) -> str:
+    """One line per finding, failures last."""
+    lines = [
+        f"{'FAIL' if f.fails else 'ok  '}  {f.cell:45} {f.what:10} {f.text}"
+        for f in sorted(findings, key=lambda f: f.fails)
+    ]
+    failed = sum(f.fails for f in findings)
+    return "\n".join([*lines, f"{failed} failed" if failed else "passed"])
