@@ -85,6 +85,8 @@ target_link_options(tf_model_pool PRIVATE -s "LINKER:-soname,libtf_model_pool.so
 add_library(native MODULE native.cc)
 target_link_options(native PRIVATE -s)
 set_target_properties(native PROPERTIES PREFIX "" OUTPUT_NAME "_native")
+# Targets that are in no wheel: not built, but their sources must be there.
+add_executable(driver EXCLUDE_FROM_ALL bench/driver.cc pool/pool_test.cc)
 """
 
 ALLOCATOR_HEADER = """#pragma once

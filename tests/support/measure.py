@@ -12,7 +12,7 @@ from pathlib import Path
 
 PAGE_BYTES = resource.getpagesize()
 #: Long enough for a loaded machine; only a failing test waits this long.
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)

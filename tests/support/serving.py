@@ -93,19 +93,25 @@ def bytes_in_use() -> int:
     return sum(pool.bytes_in_use for pool in pools())
 
 
-def wait_until_drained() -> None:
-    """Returns when no tensor lies in any pool."""
+def wait_until_drained(under: Path = Path("/")) -> None:
+    """Returns when no tensor lies in any pool of a model under the directory `under`."""
+
+    def filled() -> list[Any]:
+        return [
+            stats
+            for stats in pools()
+            if (stats.bytes_in_use or stats.state == "loading")
+            and Path(stats.model_dir).is_relative_to(under)
+        ]
 
     def drained() -> bool:
         gc.collect()
-        return bytes_in_use() == 0 and all(pool.state != "loading" for pool in pools())
+        return not filled()
 
     try:
         wait_until("pools to drain", drained)
     except TimeoutError as error:
-        raise AssertionError(
-            f"pools keep bytes: {[p for p in pools() if p.bytes_in_use]}"
-        ) from error
+        raise AssertionError(f"pools keep bytes: {filled()}") from error
 
 
 class EagerModel:
