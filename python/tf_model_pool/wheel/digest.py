@@ -22,20 +22,15 @@ BUILD_INFO = "tf_model_pool/build_info.json"
 _SOURCE_DIRECTORIES = ("tf_allocator", "python/tf_model_pool", "patches")
 _SOURCE_FILES = ("LICENSE",)
 _NOT_SOURCES = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
-#: Part of the checkout, but of no wheel: a change of these must not cause a build.
+#: CMake wants to see these, but no wheel contains them: a change must not cause a build.
 _NOT_IN_WHEEL = ("tf_allocator/bench/*", "tf_allocator/*_test.cc", "*.md")
 
 
 def source_files(project: Path) -> Iterator[Path]:
-    """The files of the checkout that go into a wheel or decide about it, sorted."""
+    """The files of the checkout that a build reads, sorted."""
     for directory in _SOURCE_DIRECTORIES:
         for path in sorted((project / directory).rglob("*")):
-            name = path.relative_to(project).as_posix()
-            if (
-                path.is_file()
-                and not _NOT_SOURCES.intersection(path.parts)
-                and not any(fnmatch.fnmatchcase(name, pattern) for pattern in _NOT_IN_WHEEL)
-            ):
+            if path.is_file() and not _NOT_SOURCES.intersection(path.parts):
                 yield path
     yield from (project / name for name in _SOURCE_FILES)
 
@@ -63,8 +58,10 @@ def source_digest(project: Path, wheel: Input, toolchain: Toolchain) -> str:
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for path in source_files(project):
-        contents = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"\n{path.relative_to(project)} {contents}".encode())
+        name = path.relative_to(project).as_posix()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in _NOT_IN_WHEEL):
+            contents = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"\n{name} {contents}".encode())
     return digest.hexdigest()
 
 

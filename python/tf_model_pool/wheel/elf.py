@@ -13,7 +13,6 @@ undefined in TensorFlow's library, it can only be ours. The sources are the ELF 
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -161,8 +160,6 @@ class Library:
                 if self._versions_offset is not None:
                     file.seek(self._versions_offset + symbol.index * 2)
                     file.write(_VERSION_GLOBAL.to_bytes(2, "little"))
-            file.flush()
-            os.fsync(file.fileno())
 
     def defines(self, name: str) -> bool:
         """Whether the library exports a symbol of exactly this name."""
