@@ -182,7 +182,7 @@ pool_tests() {
     "$BUILD_VENV/bin/cmake" -S tf_allocator -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
       -DCMAKE_MAKE_PROGRAM="$PWD/$BUILD_VENV/bin/ninja" -DSANITIZE="$sanitize" >"$build.log" 2>&1 \
       || { cat "$build.log" >&2; fail "cmake failed"; }
-    "$BUILD_VENV/bin/ninja" -C "$build" pool_tests
+    "$BUILD_VENV/bin/ninja" -C "$build" pool_tests bench_tests
     "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
   done
 }

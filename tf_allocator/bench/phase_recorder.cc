@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/bench/phase_recorder.h"
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+namespace tf_model_pool {
+namespace bench {
+
+void StallGate::Pass() {
+  if (holders_.load(std::memory_order_acquire) == 0) return;
+  std::unique_lock<std::mutex> lock(mutex_);
+  opened_.wait(lock, [this] { return holders_.load() == 0; });
+}
+
+void StallGate::Hold(int64_t ns) {
+  holders_.fetch_add(1);
+  std::this_thread::sleep_for(std::chrono::nanoseconds(ns));
+  std::lock_guard<std::mutex> lock(mutex_);
+  holders_.fetch_sub(1);
+  opened_.notify_all();
+}
+
+PhaseRecorder::PhaseRecorder(int model, int64_t zero_ns, StallGate* gate,
+                             RunLog* log, std::vector<PlannedStall> stalls)
+    : log_(log), gate_(gate), zero_ns_(zero_ns), stalls_(std::move(stalls)) {
+  record_.model = model;
+}
+
+void PhaseRecorder::Begin(Phase phase) {
+  if (log_ == nullptr) return;
+  End();
+  running_ = true;
+  record_.phase = phase;
+  process_ = ReadProcessCounters();
+  thread_ = ReadThreadCounters();
+  record_.begin_ns = MonotonicNs() - zero_ns_;
+  for (const PlannedStall& stall : stalls_) {
+    if (stall.phase != phase) continue;
+    StallRecord made;
+    made.model = record_.model;
+    made.phase = phase;
+    made.begin_ns = MonotonicNs() - zero_ns_;
+    gate_->Hold(stall.ns);
+    made.end_ns = MonotonicNs() - zero_ns_;
+    log_->Add(made);
+  }
+}
+
+void PhaseRecorder::End() {
+  if (!running_) return;
+  running_ = false;
+  record_.end_ns = MonotonicNs() - zero_ns_;
+  const ThreadCounters thread = ReadThreadCounters();
+  const ProcessCounters process = ReadProcessCounters();
+  record_.minor_faults = process.minor_faults - process_.minor_faults;
+  record_.major_faults = process.major_faults - process_.major_faults;
+  record_.thread_cpu_ns = thread.cpu_ns - thread_.cpu_ns;
+  record_.runqueue_ns = thread.runqueue_ns - thread_.runqueue_ns;
+  log_->Add(record_);
+}
+
+}  // namespace bench
+}  // namespace tf_model_pool
