@@ -21,7 +21,8 @@ DOCUMENTS = sorted(
 # The first part of a path that is the repository's own.
 OWN = (".ci", "ci", "docs", "patches", "python", "tests", "tf_allocator")
 # A path in backticks, or after `./` in a command.
-PATH = re.compile(r"(?<![\w/.<-])(?:\./)?((?:%s)/[\w./+-]*\w|build\.sh)(?![\w*])" % "|".join(OWN))
+OWN_PATH = "(?:" + "|".join(OWN) + r")/[\w./+-]*\w"
+PATH = re.compile(r"(?<![\w/.<-])(?:\./)?(" + OWN_PATH + r"|build\.sh)(?![\w*])")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 STAGE = re.compile(r"\./build\.sh +([a-z-]+)")
 SUBCOMMAND = re.compile(r"python -m tf_model_pool +([a-z]+)")
