@@ -115,7 +115,7 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
                 legendgroup=name,
                 showlegend=name not in shown,
                 mode="lines",
-                line={"color": LINES[name], "width": 1.6},
+                line={"color": LINES[name], "width": 1.5, "shape": "hvh"},
                 hovertemplate=f"{name} %{{y:.1f}} ms at %{{x:.1f}} s<extra></extra>",
                 row=row,
                 col=1,
@@ -194,7 +194,7 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
     """All updates of all rounds laid over each other, panels side by side, same axes."""
     subplots = require("plotly.subplots")
     cells = [c for c in groups(result)[group] if typical_run(result, c)]
-    columns = min(3, len(cells))
+    columns = len(cells) if len(cells) <= 3 else 2 if len(cells) == 4 else 3
     rows = -(-len(cells) // columns)
     figure = subplots.make_subplots(
         rows=rows,
@@ -358,7 +358,7 @@ def pictures(result: Mapping[str, Any], directory: Path) -> list[Path]:
                 axis.axvspan(begin, end, color=SHADES[kind], alpha=0.22, lw=0)
                 kinds.add(kind)
             for name in shown_lines(series["count"]):
-                axis.plot(series["time_s"], series[name], color=LINES[name], lw=1.3)
+                axis.step(series["time_s"], series[name], where="mid", color=LINES[name], lw=1.2)
                 names.add(name)
             axis.set_title(cell.rpartition("/")[2], loc="left", fontsize=10)
             axis.set_yscale("log")

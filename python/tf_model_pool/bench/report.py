@@ -156,6 +156,14 @@ def _machine(result: Mapping[str, Any]) -> str:
     return _table(["", ""], rows)
 
 
+def _thresholds(result: Mapping[str, Any], cells: Sequence[str]) -> str:
+    if result["settings"].get("slow_ms") is not None:
+        return f"{number(result['settings']['slow_ms'])} ms (--slow-ms)"
+    found = [result["summary"]["cells"][c]["slow_threshold_ms"]["median"] for c in cells]
+    span = " to ".join(dict.fromkeys([number(min(found)), number(max(found))]))
+    return f"twice the p99 of the controls of their run, {span} ms"
+
+
 def _group_section(result: Mapping[str, Any], group: str, index: int) -> str:
     cells = groups(result)[group]
     model, _, scenario = group.rpartition("/")
@@ -190,8 +198,8 @@ def _group_section(result: Mapping[str, Any], group: str, index: int) -> str:
     )
     out.append(_figure(time_figure(result, group), f"time{index}"))
     out.append(
-        "<h3>Why were requests slow?</h3><p class='note'>Slow are requests that took more than "
-        "twice the p99 of the controls (or --slow-ms). The time that each lost against the steady "
+        f"<h3>Why were requests slow?</h3><p class='note'>Slow are requests that took more than "
+        f"{_thresholds(result, alive)}. The time that each lost against the steady "
         "median goes to the phase that it overlapped longest.</p>"
     )
     out.append(_figure(attribution_figure(result, group), f"why{index}"))

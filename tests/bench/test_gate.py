@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate passes a good result and fails on each thing that it guards."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.bench_runs import Bench
+from tf_model_pool.bench import command, gate
+from tf_model_pool.bench.errors import ResultError
+
+OURS = "made-up/repeated/patched"
+STOCK = "made-up/repeated/stock"
+
+
+def failures(
+    result: dict[str, Any], baseline: dict[str, Any] | None = None, **limits: Any
+) -> set[tuple[str, str]]:
+    return {
+        (f.cell, f.what) for f in gate.check(result, baseline, gate.Limits(**limits)) if f.fails
+    }
+
+
+def changed(result: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """A copy whose summary of our configuration went through `change`."""
+    found = copy.deepcopy(result)
+    change(found["summary"]["cells"][OURS])
+    return found
+
+
+def once(value: float) -> dict[str, float]:
+    return {"median": value, "min": value, "max": value, "rounds": 2}
+
+
+def test_a_good_result_passes(result: dict[str, Any]) -> None:
+    assert failures(result) == set()
+    assert failures(result, baseline=result) == set()
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("answers", lambda c: c["answers"].update(wrong=1)),
+        ("lost", lambda c: c["answers"].update(dropped=1)),
+        ("lost", lambda c: c["answers"].update(failed=1)),
+        ("errors", lambda c: c.update(errors=["load failed"])),
+        ("pools", lambda c: c.update(pools_active=False)),
+        ("faults", lambda c: c["per_update"].update(minor_faults=once(50_000))),
+        ("mappings", lambda c: c["per_update"].update(pool_mappings_delta=once(3))),
+        ("drift", lambda c: c.update(drift={"rss_share": 0.2, "updates": 200})),
+        ("rounds", lambda c: c.update(rounds=0)),
+    ],
+)
+def test_each_regression_fails(
+    result: dict[str, Any], what: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    assert failures(changed(result, change)) == {(OURS, what)}
+
+
+def test_more_faults_than_the_baseline_fail(result: dict[str, Any]) -> None:
+    worse = changed(result, lambda c: c["per_update"].update(minor_faults=once(2000)))
+    assert failures(worse) == set()  # still far below stock
+    assert failures(worse, baseline=result) == {(OURS, "faults")}
+    assert failures(result, max_faults=100) == {(OURS, "faults")}
+
+
+def test_more_mapping_calls_than_the_baseline_fail(result: dict[str, Any]) -> None:
+    before = {**result, "calls": {OURS: {"mmap": 10, "munmap": 10}}}
+    after = {**result, "calls": {OURS: {"mmap": 100, "munmap": 100}}}
+    assert failures(after) == set()
+    assert failures(before, baseline=before) == set()
+    assert failures(after, baseline=before) == {(OURS, "calls")}
+
+
+def test_times_fail_only_with_a_ratio_and_enough_rounds(result: dict[str, Any]) -> None:
+    slow = changed(
+        result, lambda c: c["ratios"]["steady"].update({"p99.9": {**once(9.0), "rounds": 3}})
+    )
+    assert failures(slow) == set()
+    assert failures(slow, max_ratio=10.0) == set()
+    assert failures(slow, max_ratio=5.0) == {(OURS, "time")}
+    # Too few rounds to judge by are not a pass.
+    assert failures(slow, max_ratio=10.0, rounds=4) == {(OURS, "time")}
+
+
+def test_the_stock_wheels_own_memory_and_times_are_not_ours_to_fail_on(
+    result: dict[str, Any],
+) -> None:
+    found = copy.deepcopy(result)
+    found["summary"]["cells"][STOCK]["drift"] = {"rss_share": 0.5, "updates": 200}
+    assert failures(found, max_ratio=1000.0, rounds=2) == set()
+
+
+def test_requests_without_a_version_are_allowed_where_that_was_asked_for(
+    result: dict[str, Any],
+) -> None:
+    found = changed(result, lambda c: c["answers"].update(failed=5))
+    server = found["configurations"]["patched"]["server"]
+    server["aspired_version_policy"] = "resource_preserving"
+    assert failures(found) == set()
+
+
+def test_a_result_without_cells_is_an_error(result: dict[str, Any]) -> None:
+    with pytest.raises(ResultError, match="no cells"):
+        gate.check({**result, "summary": {}}, None, gate.Limits())
+
+
+def test_wrong_answers_of_a_run_reach_the_gate(tmp_path: Path, bench: Bench) -> None:
+    # GIVEN a driver one in a hundred of whose answers is wrong
+    found = bench(tmp_path, ("patched",), rounds=1, changes={"FAKE_WRONG": "0.01"}).result
+    assert (OURS, "answers") in failures(found)
+
+
+def test_growing_memory_of_a_run_reaches_the_gate(tmp_path: Path, bench: Bench) -> None:
+    found = bench(
+        tmp_path, ("patched",), "drift", rounds=1, changes={"FAKE_STEP_BYTES": "2e6"}
+    ).result
+    assert ("made-up/drift/patched", "drift") in failures(found)
+
+
+def test_the_command_fails_and_says_what(
+    tmp_path: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench(tmp_path, rounds=1)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    file = str(tmp_path / "out" / "result.json")
+    assert command.run(parser.parse_args(["gate", file])) == 0
+    assert capsys.readouterr().out.endswith("passed\n")
+    assert command.run(parser.parse_args(["gate", file, "--max-faults", "10"])) == 1
+    assert "1 failed" in capsys.readouterr().out

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a made-up result: it renders, is complete in itself, and says what the data say."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tf_model_pool.bench import figures, report, tables
+
+CELL = "made-up/repeated/stock"
+
+
+@pytest.fixture(scope="module")
+def page(result: dict[str, Any]) -> str:
+    """The page of `result`."""
+    return report.page(result)
+
+
+def without_library(page: str) -> str:
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_needs_nothing_from_elsewhere(page: str) -> None:
+    text = without_library(page)
+    assert not re.findall(r"""(?:src|href)=["']?(?!#)[^"'\s>]+""", text)
+    assert "Plotly" in page
+
+
+def test_the_page_has_every_configuration_and_every_figure(
+    page: str, result: dict[str, Any]
+) -> None:
+    text = without_library(page)
+    for name in result["configurations"]:
+        assert f">{name}<" in text
+    for figure in ("around0", "time0", "why0", "rss0"):
+        assert f'id="{figure}"' in text
+
+
+def test_panels_share_their_axes(result: dict[str, Any]) -> None:
+    figure = figures.time_figure(result, "made-up/repeated")
+    matches = {figure.layout[f"yaxis{n}"].matches for n in ("2", "3")}
+    assert matches == {"y"}
+
+
+def test_a_configuration_without_a_valid_run_has_a_row_of_dashes(result: dict[str, Any]) -> None:
+    broken = copy.deepcopy(result)
+    broken["summary"]["cells"][CELL] = {"rounds": 0}
+    for run in broken["runs"]:
+        if run["cell"] == CELL:
+            run |= {"valid": False, "reasons": ["other <processes> used 9% of CPU time"]}
+    assert "0" in tables.overview(broken, "made-up/repeated")[1][0]
+    assert "other <processes>" in tables.text(broken)
+    # Text from outside is escaped.
+    assert "other &lt;processes&gt;" in report.page(broken)
+
+
+def test_a_run_that_was_interrupted_is_said_to_be(result: dict[str, Any]) -> None:
+    assert "interrupted" in tables.text({**result, "finished": False})
+
+
+def test_too_few_rounds_are_said_to_be_too_few(result: dict[str, Any]) -> None:
+    assert any(
+        "Fewer than three valid rounds" in s for s in tables.verdict(result, "made-up/repeated")
+    )
+
+
+def test_the_files_are_written(tmp_path: Path, result: dict[str, Any]) -> None:
+    written = report.write(result, tmp_path)
+    assert {p.name for p in written} >= {
+        "report.html",
+        "summary.txt",
+        "made-up-repeated-percentiles.png",
+        "made-up-repeated-ratios.png",
+        "made-up-repeated-rss.png",
+    }
+    assert all(p.stat().st_size > 0 for p in written)
+    assert all(p.read_bytes()[:4] == b"\x89PNG" for p in written if p.suffix == ".png")
+
+
+def test_the_text_names_the_best_of_both_sides(result: dict[str, Any]) -> None:
+    text = tables.text(result)
+    assert "with pools (patched)" in text
+    assert re.search(r"best of the others \(stock(-threads)?\)", text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (float("nan"), "-"),
+        (0, "0"),
+        (0.01234, "0.0123"),
+        (1.5, "1.50"),
+        (12.34, "12.3"),
+        (1234.5, "1,234"),
+        (123456, "123,456"),
+    ],
+)
+def test_numbers_have_three_digits(value: float | None, text: str) -> None:
+    assert tables.number(value) == text
+
+
+def test_a_spread_shows_the_range_of_several_rounds() -> None:
+    value = {"median": 2.0, "min": 1.0, "max": 3.0, "rounds": 3}
+    assert tables.with_spread(value) == "2.00 [1.00 - 3.00]"
+    assert tables.with_spread({**value, "rounds": 1}) == "2.00"
+
+
+def test_lines_that_cannot_be_told_from_the_maximum_are_left_out() -> None:
+    assert tables.shown_lines([20] * 5) == ["p50", "p80", "p90", "max"]
+    assert tables.shown_lines([2000] * 5) == list(figures.LINES)
