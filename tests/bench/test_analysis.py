@@ -187,7 +187,8 @@ def test_wrong_and_lost_answers_are_counted() -> None:
     bad = fake.requests(
         [0, 1, 2, 3],
         1.0,
-        checksum=[1, 30, 30, 0],
+        # The second is right, but of the other version.
+        checksum=[1, 40, 30, 0],
         version=[0, 0, 1, -1],
         status=[0, 0, 0, 5],
     )

@@ -358,9 +358,15 @@ def _recorded(job: dict[str, Any], signature: Any, key: str) -> list[dict[str, A
 
 
 def _checksums(outputs: list[np.ndarray]) -> tuple[float, float]:
-    """Sum over all numeric elements, and the sum of their magnitudes (for the tolerance)."""
+    """Sum over all elements, as the driver adds them up, and the sum of their magnitudes.
+
+    A string counts as its length in bytes.
+    """
     total = magnitude = 0.0
     for value in outputs:
+        if value.dtype.kind == "O":
+            length = float(sum(len(each) for each in value.ravel()))
+            total, magnitude = total + length, magnitude + length
         if value.dtype.kind in "fiub" or value.dtype.name == "bfloat16":
             wide = value.astype(np.float64)
             total += float(wide.sum())
