@@ -212,13 +212,6 @@ class Stress(_Settings):
     )
 
     def random_lifecycles_in_threads_answer_right_and_drain(self) -> None:
-        self._run_threads()
-        assert totals().fallback_loads > 0
-
-    def random_lifecycles_drain_a_second_time(self) -> None:
-        self._run_threads()
-
-    def _run_threads(self) -> None:
         names = ("left", "right")
         directories = [self.context.model("exact", copy_to=name) for name in names]
         errors: list[str] = []
@@ -260,6 +253,7 @@ class Stress(_Settings):
         for thread in threads:
             thread.join()
         assert errors == []
+        assert totals().fallback_loads > 0
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
