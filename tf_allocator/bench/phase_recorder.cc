@@ -15,12 +15,15 @@ void StallGate::Pass() {
   opened_.wait(lock, [this] { return holders_.load() == 0; });
 }
 
-void StallGate::Hold(int64_t ns) {
+std::pair<int64_t, int64_t> StallGate::Hold(int64_t ns) {
   holders_.fetch_add(1);
+  const int64_t begin_ns = MonotonicNs();
   std::this_thread::sleep_for(std::chrono::nanoseconds(ns));
+  const int64_t end_ns = MonotonicNs();
   std::lock_guard<std::mutex> lock(mutex_);
   holders_.fetch_sub(1);
   opened_.notify_all();
+  return {begin_ns, end_ns};
 }
 
 PhaseRecorder::PhaseRecorder(int model, int64_t zero_ns, StallGate* gate,
@@ -42,9 +45,9 @@ void PhaseRecorder::Begin(Phase phase) {
     StallRecord made;
     made.model = record_.model;
     made.phase = phase;
-    made.begin_ns = MonotonicNs() - zero_ns_;
-    gate_->Hold(stall.ns);
-    made.end_ns = MonotonicNs() - zero_ns_;
+    const auto [begin_ns, end_ns] = gate_->Hold(stall.ns);
+    made.begin_ns = begin_ns - zero_ns_;
+    made.end_ns = end_ns - zero_ns_;
     log_->Add(made);
   }
 }

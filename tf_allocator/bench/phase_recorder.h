@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "tf_allocator/bench/counters.h"
@@ -23,8 +24,9 @@ class StallGate {
  public:
   // Returns at once unless requests are held. Costs one load then.
   void Pass();
-  // Holds every request that comes, for `ns`; sleeps meanwhile.
-  void Hold(int64_t ns);
+  // Holds every request that comes, for `ns`; sleeps meanwhile. Returns a time
+  // at which the gate was closed already, and one at which it was closed still.
+  std::pair<int64_t, int64_t> Hold(int64_t ns);
   bool Closed() const { return holders_.load() != 0; }
 
  private:

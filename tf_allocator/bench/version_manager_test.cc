@@ -188,9 +188,7 @@ TEST_F(VersionManagerTest, AVersionInUseIsNotUnloaded) {
   EXPECT_EQ(world_.Events(), (Strings{"load a/1"}));
   EXPECT_FALSE(manager_->Idle());
   double checksum = 0;
-  EXPECT_EQ(lease->version()->Run(
-                7, [] {}, &checksum),
-            0);
+  EXPECT_EQ(lease->version()->Run(7, [] {}, &checksum), 0);
   EXPECT_EQ(checksum, 7);
   // THEN the first goes when the request ends
   lease.reset();
