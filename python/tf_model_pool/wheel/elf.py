@@ -28,7 +28,8 @@ from elftools.elf.sections import Section
 from tf_model_pool.errors import AlreadyPatchedError, BuildError, CorruptWheelError, SymbolError
 from tf_model_pool.wheel.releases import ReplacedFunction
 
-CODE_BYTES = 16
+#: Past what two functions of one compiler begin with alike.
+CODE_BYTES = 64
 _VERSION_GLOBAL = 1  # VER_NDX_GLOBAL: any version will do
 
 _SYMBOL = numpy.dtype(
@@ -173,10 +174,10 @@ class Library:
 
     def _code(self, address: int) -> bytes:
         for start, size, offset in self._segments:
-            if start <= address and address + CODE_BYTES <= start + size:
+            if start <= address < start + size:
                 with self.path.open("rb") as file:
                     file.seek(offset + address - start)
-                    return file.read(CODE_BYTES)
+                    return file.read(min(CODE_BYTES, start + size - address))
         raise CorruptWheelError(f"{self.called} has no code at {address:#x}")
 
 
