@@ -85,8 +85,10 @@ target_link_options(tf_model_pool PRIVATE -s "LINKER:-soname,libtf_model_pool.so
 add_library(native MODULE native.cc)
 target_link_options(native PRIVATE -s)
 set_target_properties(native PROPERTIES PREFIX "" OUTPUT_NAME "_native")
+add_executable(swap_driver EXCLUDE_FROM_ALL bench/driver.cc)
+target_link_options(swap_driver PRIVATE -s)
 # Targets that are in no wheel: not built, but their sources must be there.
-add_executable(driver EXCLUDE_FROM_ALL bench/driver.cc pool/pool_test.cc)
+add_executable(tests EXCLUDE_FROM_ALL bench/driver_test.cc pool/pool_test.cc)
 """
 
 ALLOCATOR_HEADER = """#pragma once
@@ -225,7 +227,8 @@ def write_project(root: Path) -> Path:
         "tf_allocator/pool/pool_stats.h": "// statistics\n",
         "tf_allocator/runtime/hooks.h": "// hooks\n",
         "tf_allocator/pool/pool_test.cc": "#error not part of a wheel\n",
-        "tf_allocator/bench/driver.cc": "#error not part of a wheel\n",
+        "tf_allocator/bench/driver.cc": "int main() { return 0; }\n",
+        "tf_allocator/bench/driver_test.cc": "#error not part of a wheel\n",
         "python/tf_model_pool/__init__.py": '"""The package."""\n',
         "python/tf_model_pool/_native.pyi": "def native() -> int: ...\n",
         "python/tf_model_pool/_native.cc": "// not shipped\n",

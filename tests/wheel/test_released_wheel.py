@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAY_GROW_BYTES = 3 * 1000 * 1000
 EDITED = (releases.FRAMEWORK, releases.CC)
 OURS = "tensorflow/libtf_model_pool.so"
+DRIVER = "tf_model_pool/bin/swap_driver"
 
 pytestmark = pytest.mark.released_wheel
 
@@ -60,7 +61,7 @@ def released(build_info: dict[str, Any]) -> Path:
 def libraries(contents: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("libraries")
     names = [name for name in contents.namelist() if name.startswith("tf_model_pool/_native.")]
-    for name in (*EDITED, OURS, *(n for n in names if n.endswith(".so"))):
+    for name in (*EDITED, OURS, DRIVER, *(n for n in names if n.endswith(".so"))):
         contents.extract(name, directory)
     return directory
 
@@ -117,6 +118,10 @@ def test_libraries_find_each_other_wherever_they_are_installed(libraries: Path) 
     assert elf.read_dynamic(libraries / OURS).runpath == ("$ORIGIN",)
     (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
     assert elf.read_dynamic(native).runpath == ("$ORIGIN/../tensorflow",)
+    driver = elf.read_dynamic(libraries / DRIVER)
+    assert driver.runpath == ("$ORIGIN/../../tensorflow",)
+    # It runs with the released TensorFlow too.
+    assert "libtf_model_pool.so" not in driver.needed
 
 
 def glibc_needed(path: Path) -> tuple[int, ...]:
@@ -132,7 +137,7 @@ def test_the_platform_tag_is_not_older_than_what_the_objects_need(
     (platform,) = {tag.platform for tag in parse_wheel_filename(wheel.name)[3]}
     promised = tuple(int(part) for part in platform.split("_")[1:3])
     (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
-    objects = (libraries / OURS, native, libraries / releases.FRAMEWORK)
+    objects = (libraries / OURS, native, libraries / DRIVER, libraries / releases.FRAMEWORK)
     assert max(glibc_needed(path) for path in objects) <= promised
     in_wheel = [Path(name).name for name in (*EDITED, OURS)]
     assert platform_tag.platform_tag(platform, objects, in_wheel) == platform
@@ -140,7 +145,7 @@ def test_the_platform_tag_is_not_older_than_what_the_objects_need(
 
 def test_nothing_tells_where_it_was_built(contents: zipfile.ZipFile, libraries: Path) -> None:
     (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
-    for binary in (libraries / OURS, native):
+    for binary in (libraries / OURS, native, libraries / DRIVER):
         assert str(ROOT).encode() not in binary.read_bytes()
     assert str(ROOT) not in contents.read("tf_model_pool/build_info.json").decode()
 

@@ -105,11 +105,20 @@ def test_the_wheel_has_library_package_headers_and_licence(built: Path) -> None:
         "tf_model_pool/_native.pyi",
         "tf_model_pool/py.typed",
         "tf_model_pool/wheel/__init__.py",
+        "tf_model_pool/bin/swap_driver",
         "tf_model_pool/build_info.json",
         f"{DIST_INFO}/licenses/LICENSE.tf-model-pool",
     } <= names
     assert "tf_model_pool/_native.cc" not in names
     assert top_level == ["tensorflow", "tf_model_pool"]
+
+
+def test_only_the_driver_is_a_program(built: Path) -> None:
+    with zipfile.ZipFile(built) as wheel:
+        ours = [i for i in wheel.infolist() if i.filename.startswith("tf_model_pool/")]
+    modes = {info.filename: info.external_attr >> 16 & 0o777 for info in ours}
+    assert modes.pop("tf_model_pool/bin/swap_driver") == 0o755
+    assert set(modes.values()) == {0o644}
 
 
 def test_unchanged_members_are_taken_over_as_they_are(built: Path, released: FakeRelease) -> None:
@@ -236,7 +245,7 @@ def test_reuse_builds_anew_when_a_source_changed(
     assert run_build(released, project, reuse=True).stat().st_ino != before
 
 
-@pytest.mark.parametrize("changed", ["pool/pool_test.cc", "bench/driver.cc"])
+@pytest.mark.parametrize("changed", ["pool/pool_test.cc", "bench/driver_test.cc"])
 def test_reuse_ignores_changes_of_what_no_wheel_contains(
     released: FakeRelease, project: Path, changed: str
 ) -> None:

@@ -33,6 +33,7 @@ from tf_model_pool.wheel.workspace import (
 BUILD_INFO_SCHEMA = 1
 _MIB = 1 << 20
 _PACKAGE_SUFFIXES = frozenset({".py", ".pyi", ".typed"})
+_DRIVER = f"tf_model_pool/bin/{compiling.DRIVER_NAME}"
 _HEADER_DIRECTORIES = ("tf_allocator/pool", "tf_allocator/runtime")
 #: Object files and our library; measured with g++ 12, doubled.
 _COMPILE_BYTES = 64 * _MIB
@@ -128,14 +129,14 @@ class _Build:
                     # waits for its last file.
                     with self._progress.stage("compile, and compress the edited libraries"):
                         deflating = executor.submit(self._deflate_libraries, executor)
-                        library, native = self._compile(symbols)
+                        compiled = self._compile(symbols)
                         deflated = deflating.result()
                 except BaseException:
                     self._cancelled.set()
                     raise
             with self._progress.stage("platform tag"):
-                tag = self._platform_tag(library, native)
-            added = self._added_files(library, native, symbols, tag)
+                tag = self._platform_tag(compiled)
+            added = self._added_files(compiled, symbols, tag)
             added.update({name: (self._unpacked / name).read_bytes() for name in patched})
             return self._pack(archive_in, members, dist_info, added, deflated, tag)
 
@@ -199,7 +200,7 @@ class _Build:
             )
         return deflated
 
-    def _compile(self, symbols: Mapping[ReplacedFunction, elf.Symbol]) -> tuple[Path, Path]:
+    def _compile(self, symbols: Mapping[ReplacedFunction, elf.Symbol]) -> compiling.Compiled:
         definitions = {
             "TF_COMPILE_FLAGS": self._wheel.release.compile_flags,
             "TF_MODEL_POOL_VERSION": __version__,
@@ -208,7 +209,7 @@ class _Build:
             if function.keeps_original:
                 definitions[f"{function.keeps_original}_OFFSET"] = f"{symbol.value:#x}"
                 definitions[f"{function.keeps_original}_CODE"] = symbol.code.hex()
-        library, native = compiling.compile_library(
+        compiled = compiling.compile_library(
             self._project,
             self._work,
             self._unpacked / "tensorflow",
@@ -216,26 +217,25 @@ class _Build:
             definitions,
             lambda done, total: self._progress.update("compile", done, total),
         )
-        compiled = elf.Library(library, library.name)
+        name = compiled.library.name
+        library = elf.Library(compiled.library, name)
         for function, symbol in symbols.items():
-            if not compiled.defines(symbol.name):
+            if not library.defines(symbol.name):
                 raise BuildError(
-                    f"{library.name} does not define {function.name} ({symbol.name}), which "
+                    f"{name} does not define {function.name} ({symbol.name}), which "
                     f"{function.library} would then lack"
                 )
-        return library, native
+        return compiled
 
-    def _platform_tag(self, library: Path, native: Path) -> str:
+    def _platform_tag(self, compiled: compiling.Compiled) -> str:
         in_wheel = {elf.read_dynamic(path).soname for path in self._libraries.values()}
-        in_wheel.add(elf.read_dynamic(library).soname)
-        return platform_tag(
-            self._wheel.platform, (library, native, self._libraries[FRAMEWORK]), in_wheel
-        )
+        in_wheel.add(elf.read_dynamic(compiled.library).soname)
+        objects = (compiled.library, compiled.native, compiled.driver, self._libraries[FRAMEWORK])
+        return platform_tag(self._wheel.platform, objects, in_wheel)
 
     def _added_files(
         self,
-        library: Path,
-        native: Path,
+        compiled: compiling.Compiled,
         symbols: Mapping[ReplacedFunction, elf.Symbol],
         tag: str,
     ) -> dict[str, bytes]:
@@ -243,8 +243,9 @@ class _Build:
         package = project / "python" / "tf_model_pool"
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         files = {
-            source.LIBRARY: library.read_bytes(),
-            f"tf_model_pool/_native{suffix}": native.read_bytes(),
+            source.LIBRARY: compiled.library.read_bytes(),
+            f"tf_model_pool/_native{suffix}": compiled.native.read_bytes(),
+            _DRIVER: compiled.driver.read_bytes(),
             digest.BUILD_INFO: self._build_info(symbols, tag),
         }
         for path in digest.source_files(project):
@@ -331,7 +332,7 @@ class _Build:
                     if member in deflated:
                         writer.add_deflated(member, deflated[member])
                     elif member in added:
-                        writer.add(member, added[member])
+                        writer.add(member, added[member], executable=member == _DRIVER)
                     else:
                         writer.copy(archive_in, copied[member], member)
                 writer.add(record_name, record_text.encode())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -15,11 +16,27 @@ from tf_model_pool.errors import CompileError
 from tf_model_pool.wheel.toolchain import Toolchain
 
 LIBRARY_NAME = "libtf_model_pool.so"
+DRIVER_NAME = "swap_driver"
 _NATIVE_NAME = "_native.so"
 _LINES_IN_ERROR = 40
 _NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 #: Flags of the caller's own builds must not change what a wheel is made of.
 _IGNORED_VARIABLES = frozenset({"CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What came out.
+
+    Attributes:
+        library: libtf_model_pool.so.
+        native: the Python binding.
+        driver: the benchmark's program.
+    """
+
+    library: Path
+    native: Path
+    driver: Path
 
 
 def run_streaming(command: Sequence[str | Path], on_line: Callable[[str], None]) -> int:
@@ -70,8 +87,8 @@ def compile_library(
     toolchain: Toolchain,
     definitions: Mapping[str, str],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Path, Path]:
-    """Makes the library and the Python binding.
+) -> Compiled:
+    """Makes the library, the Python binding and the benchmark's driver.
 
     Args:
         project: root of the checkout.
@@ -80,9 +97,6 @@ def compile_library(
         toolchain: what to use.
         definitions: further CMake variables.
         on_progress: is called with steps done and steps in all.
-
-    Returns:
-        Paths of libtf_model_pool.so and of the native module.
 
     Raises:
         CompileError: with the last lines of the output.
@@ -107,6 +121,7 @@ def compile_library(
         if step := _NINJA_STEP.match(line):
             on_progress(int(step.group(1)), int(step.group(2)))
 
-    targets: list[str | Path] = [toolchain.ninja, "-C", build, "tf_model_pool", "native"]
+    targets: list[str | Path] = [toolchain.ninja, "-C", build]
+    targets += ["tf_model_pool", "native", DRIVER_NAME]
     _run(targets, "the compiler", on_line)
-    return build / LIBRARY_NAME, build / _NATIVE_NAME
+    return Compiled(build / LIBRARY_NAME, build / _NATIVE_NAME, build / DRIVER_NAME)

@@ -23,7 +23,7 @@ _SOURCE_DIRECTORIES = ("tf_allocator", "python/tf_model_pool", "patches")
 _SOURCE_FILES = ("LICENSE",)
 _NOT_SOURCES = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
 #: CMake wants to see these, but no wheel contains them: a change must not cause a build.
-_NOT_IN_WHEEL = ("tf_allocator/bench/*", "tf_allocator/*_test.cc", "*.md")
+_NOT_IN_WHEEL = ("tf_allocator/*_test.cc", "*.md")
 
 
 def source_files(project: Path) -> Iterator[Path]:
