@@ -179,3 +179,22 @@ def test_strace_tables_are_read() -> None:
 100.00    0.001500                   600         3 total
 """
     assert run.parse_strace(table) == {"mmap": 500, "madvise": 100}
+
+
+def test_a_budget_makes_fewer_cycles_where_updates_are_long(tmp_path: Path, bench: Bench) -> None:
+    for seconds, directory in (("0.3", "short"), ("5", "long")):
+        (tmp_path / directory).mkdir()
+        bench(
+            tmp_path / directory,
+            ("stock",),
+            rounds=1,
+            budget_s=60.0,
+            changes={"FAKE_UPDATE_SECONDS": seconds},
+        )
+
+    def cycles(name: str) -> int:
+        found = run.read_result(tmp_path / name / "out")
+        return int(found["calibration"]["made-up/repeated"]["timing"]["cycles"])
+
+    assert cycles("short") == 3
+    assert cycles("long") == 1

@@ -50,6 +50,24 @@ def _shades(run: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     return [(kind, begin / 1e9, end / 1e9) for kind, begin, end in spans]
 
 
+def _shade(panel: int, begin: float, end: float, colour: str, opacity: float) -> dict[str, Any]:
+    """A plotly shape over the whole height of a panel (`add_vrect` is slow for many)."""
+    axis = "" if panel == 1 else str(panel)
+    return {
+        "type": "rect",
+        "xref": f"x{axis}",
+        "yref": f"y{axis} domain",
+        "x0": begin,
+        "x1": end,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": colour,
+        "opacity": opacity,
+        "line": {"width": 0},
+        "layer": "below",
+    }
+
+
 def _plot_names(cells: Sequence[str]) -> list[str]:
     return [cell.rpartition("/")[2] for cell in cells]
 
@@ -100,6 +118,7 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
         vertical_spacing=min(0.08, 0.5 / len(cells)),
     )
     shown: set[str] = set()
+    shapes: list[dict[str, Any]] = []
     shaded: set[str] = set()
     highest = 1.0
     for row, cell in enumerate(cells, start=1):
@@ -122,16 +141,7 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
             )
             shown.add(name)
         for kind, begin, end in _shades(run):
-            figure.add_vrect(
-                x0=begin,
-                x1=end,
-                fillcolor=SHADES[kind],
-                opacity=0.22,
-                line_width=0,
-                layer="below",
-                row=row,
-                col=1,
-            )
+            shapes.append(_shade(row, begin, end, SHADES[kind], 0.22))
             shaded.add(kind)
         figure.update_yaxes(title_text="ms", row=row, col=1)
     for kind in [k for k in (*PHASES, *CONTROLS) if k in shaded]:
@@ -154,6 +164,7 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
         legend2={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "yref": "container"},
         hovermode="closest",
         updatemenus=_scale_buttons(len(cells)),
+        shapes=shapes,
     )
     top = 1 + 62 / (230.0 * len(cells))
     figure.update_layout(
@@ -206,6 +217,7 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
         vertical_spacing=0.12 if rows > 1 else 0,
     )
     shown: set[str] = set()
+    shapes: list[dict[str, Any]] = []
     highest = 1.0
     for i, cell in enumerate(cells):
         row, column = i // columns + 1, i % columns + 1
@@ -229,16 +241,7 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
             u["seconds"] for r in runs for u in r["analysis"]["updates"] if not u["settling"]
         ]
         if seconds:
-            figure.add_vrect(
-                x0=0,
-                x1=statistics.median(seconds),
-                fillcolor=SHADES["restore"],
-                opacity=0.13,
-                line_width=0,
-                layer="below",
-                row=row,
-                col=column,
-            )
+            shapes.append(_shade(i + 1, 0, statistics.median(seconds), SHADES["restore"], 0.13))
     figure.update_yaxes(type="log", **_log_ticks(highest))
     figure.update_yaxes(title_text="ms", col=1)
     figure.update_xaxes(title_text="seconds since the update began", row=rows)
@@ -249,6 +252,7 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
         margin={"l": 70, "r": 20, "t": 90, "b": 50},
         legend={"orientation": "h", "x": 0, "y": 1 + 45 / (330.0 * rows), "yanchor": "bottom"},
         updatemenus=_scale_buttons(len(cells)),
+        shapes=shapes,
     )
     return figure
 

@@ -69,6 +69,7 @@ class Options:
         rate: requests per second; None = calibrated to `cpu_target` of the server's CPUs.
         retries: how often a disturbed run is done again.
         timing: seconds; its `update` is replaced by the calibrated one.
+        budget_s: seconds that all rounds together may take: fewer cycles where updates are long.
         count_calls: run once more per cell under strace and count mapping calls per update.
     """
 
@@ -89,6 +90,7 @@ class Options:
     pin: bool = True
     limits: machine.Limits = dataclasses.field(default_factory=machine.Limits)
     count_calls: bool = False
+    budget_s: float | None = None
 
 
 class Progress:
@@ -257,6 +259,11 @@ def _cpu_between(samples: Sequence[dict[str, Any]], begin_ns: float, end_ns: flo
 def next_rate(rate: float, cpu: float, target: float) -> float:
     """The rate at which a server that uses `cpu` CPUs at `rate` would use `target`."""
     return min(_MOST_RATE, max(1.0, rate * target / max(cpu, 0.01)))
+
+
+def _start_and_end(timing: Timing) -> float:
+    """Seconds of a run before and after its timeline: it starts, loads, and unloads."""
+    return 2 + 2 * timing.update
 
 
 class Orchestrator:
@@ -451,6 +458,7 @@ class Orchestrator:
                 )
             shutil.rmtree(self._output / "calibration", ignore_errors=True)
             timing = dataclasses.replace(options.timing, update=max(0.2, round(seconds, 3)))
+            timing = self._within_budget(key, timing)
             self._plans[key] = {"rate": round(rate, 2), "timing": timing}
             self.result["calibration"]["/".join(key)] = {
                 "rate": round(rate, 2),
@@ -460,6 +468,20 @@ class Orchestrator:
                 "timing": dataclasses.asdict(timing),
             }
         self.write()
+
+    def _within_budget(self, key: tuple[str, str], timing: Timing) -> Timing:
+        """`timing` with as many cycles as there is time for, one at least."""
+        options = self._options
+        if options.budget_s is None:
+            return timing
+        share = options.budget_s / (len(options.cells) * options.rounds)
+        while timing.cycles > 1:
+            names = [model.name for model in self._models[key]]
+            made = make_timeline(SCENARIOS[key[1]], names, timing, 1, 0)
+            if made.duration_s + _start_and_end(timing) <= share:
+                break
+            timing = dataclasses.replace(timing, cycles=timing.cycles - 1)
+        return timing
 
     def _timeline(self, cell: Cell, order: int) -> Timeline:
         key = (cell.model, cell.scenario)
@@ -471,11 +493,9 @@ class Orchestrator:
 
     def _rounds(self) -> None:
         options = self._options
-        # Start, load and unload take about as long as two updates.
         costs = {
             c.key: self._timeline(c, 0).duration_s
-            + 2
-            + 2 * self._plans[c.model, c.scenario]["timing"].update
+            + _start_and_end(self._plans[c.model, c.scenario]["timing"])
             for c in options.cells
         }
         self._progress.plan(options.rounds * sum(costs.values()))
