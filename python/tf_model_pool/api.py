@@ -228,7 +228,9 @@ def totals() -> Totals:
 def pool_of(value: object) -> str | None:
     """The name of the pool in which a buffer lies, None where it lies in none.
 
-    Nothing is copied. A variable is read through TensorFlow, which shares its buffer.
+    Nothing is copied. A variable is read through TensorFlow, which shares its buffer, until the
+    variable has been read by `ResourceGather` (an embedding look-up): from then on TensorFlow
+    copies on every other read, and the answer is that of the copy, None.
 
     Args:
         value: an eager tensor on a CPU, a `tf.Variable` (or an object whose `value` is one, as

@@ -2,6 +2,10 @@
 
 #include "tf_allocator/runtime/restore_scope.h"
 
+#include <set>
+#include <string>
+#include <utility>
+
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/framework/variant.h"
@@ -48,6 +52,7 @@ size_t BytesToRestore(const std::string& prefix, const Tensor& tensor_names,
   const auto slices = shape_and_slices.flat<tstring>();
   size_t bytes = 0;
   uint64_t at_least_on_disk = 0;
+  std::set<std::pair<std::string, std::string>> counted;
   for (int64_t i = 0; i < names.size(); ++i) {
     DataType dtype;
     TensorShape shape;
@@ -63,8 +68,12 @@ size_t BytesToRestore(const std::string& prefix, const Tensor& tensor_names,
     }
     const uint64_t elements = shape.num_elements();
     const uint64_t size = elements * ElementSize(dtype);
-    // A string or a variant takes a byte on disk or more; all else its size.
-    at_least_on_disk += DataTypeCanUseMemcpy(dtype) ? size : elements;
+    // A string or a variant takes a byte on disk or more; all else its size. An
+    // op may name a tensor twice.
+    const std::string slice = i < slices.size() ? std::string(slices(i)) : "";
+    if (counted.emplace(std::string(names(i)), slice).second) {
+      at_least_on_disk += DataTypeCanUseMemcpy(dtype) ? size : elements;
+    }
     bytes += tf_model_pool::RoundUp(size, tf_model_pool::kChunkGranularity);
   }
   return at_least_on_disk <= DataBytes(env, prefix) ? bytes : 0;

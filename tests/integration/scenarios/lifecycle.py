@@ -450,6 +450,19 @@ class Many(Scenario):
         assert (Path(stats.model_dir), stats.version) == (directory, "ckpt-5")
         assert np.array_equal(fresh.table.numpy(), saved.table.numpy())
 
+    def a_tensor_that_a_restore_names_twice_lies_in_the_pool_twice(self) -> None:
+        # GIVEN an op whose outputs are larger than the checkpoint's files
+        table = tf.Variable(tf.random.stateless_normal([4096, 8], [1, 2]))
+        prefix = tf.train.Checkpoint(table=table).write(str(self.context.directory / "ckpt-6"))
+        restored = tf.raw_ops.RestoreV2(
+            prefix=prefix,
+            tensor_names=["table/.ATTRIBUTES/VARIABLE_VALUE"] * 2,
+            shape_and_slices=["", ""],
+            dtypes=[tf.float32] * 2,
+        )
+        name = f"{self.context.directory.name}/ckpt-6"
+        assert [pool_of(address_of(tensor)) for tensor in restored] == [name] * 2
+
     def a_saved_model_without_a_version_directory_has_a_pool_by_its_name(self) -> None:
         directory = self.context.model("ctr") / "1"
         plain = directory.rename(self.context.directory / "plain")
