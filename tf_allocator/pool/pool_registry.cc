@@ -296,8 +296,7 @@ char PoolRegistry::FreeLetter(const std::string& model_dir) const {
 }
 
 void PoolRegistry::CountFallbackLoad(const ModelIdentity& identity,
-                                     size_t bytes,
-                                     const std::string& reason) {
+                                     size_t bytes, const std::string& reason) {
   {
     std::lock_guard<std::mutex> lock(mu_);
     ++fallback_loads_;

@@ -12,8 +12,8 @@
 #include "tf_allocator/runtime/restore_hook.h"
 
 // The class's table of virtual functions, in libtensorflow_framework.so.2.
-extern "C" __attribute__((weak)) void* const
-    _ZTVN10tensorflow16ThreadPoolDeviceE[];
+extern "C"
+    __attribute__((weak)) void* const _ZTVN10tensorflow16ThreadPoolDeviceE[];
 
 namespace tensorflow {
 namespace {

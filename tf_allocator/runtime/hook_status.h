@@ -18,11 +18,11 @@ std::string UnboundHooks();
 // A function of libtensorflow_cc.so.2 that ours, of the same name, stands in
 // front of.
 struct WrappedFunction {
-  const char* what;       // for messages
-  const void* ours;       // the function in front
-  uint64_t offset;        // of the original from the library's base; 0 = the
-                          // original still has its name (LD_PRELOAD)
-  const char* code_hex;   // the first bytes at `offset`, in hexadecimal
+  const char* what;      // for messages
+  const void* ours;      // the function in front
+  uint64_t offset;       // of the original from the library's base; 0 = the
+                         // original still has its name (LD_PRELOAD)
+  const char* code_hex;  // the first bytes at `offset`, in hexadecimal
 };
 
 // The original's address. Returns nullptr, with one sentence in `*error`,

@@ -75,11 +75,12 @@ class ModelPoolsOfProcess {
     options.log = [](const std::string& line) { LOG(WARNING) << line; };
     options.on_new_pool = [this](uint8_t id, tf_model_pool::ModelPool* pool) {
       allocators_[id].store(
-          new ModelPoolAllocator(id, pool, registry_.get(),
-                                 [] {
-                                   return ProcessState::singleton()
-                                       ->GetCPUAllocator(port::kNUMANoAffinity);
-                                 }),
+          new ModelPoolAllocator(
+              id, pool, registry_.get(),
+              [] {
+                return ProcessState::singleton()->GetCPUAllocator(
+                    port::kNUMANoAffinity);
+              }),
           std::memory_order_release);
     };
     registry_ = std::make_unique<PoolRegistry>(std::move(options));

@@ -57,7 +57,8 @@ absl::Status RestoreTensorsV2(OpKernelContext* context, const Tensor& prefix,
                               absl::Span<const DataType> dtypes) {
   static const Original<RestoreV2>* original =
       new Original<RestoreV2>(WrappedV2());
-  if (original->function == nullptr) return absl::InternalError(original->error);
+  if (original->function == nullptr)
+    return absl::InternalError(original->error);
   ModelPoolRestoreScope scope(context, prefix, tensor_names, shape_and_slices);
   return original->function(context, prefix, tensor_names, shape_and_slices,
                             dtypes);

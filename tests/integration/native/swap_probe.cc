@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Loads SavedModels with C++ LoadSavedModel and prints, one JSON object a line,
-// where their memory lies. tests/integration/test_swap_probe.py builds and reads it.
+// where their memory lies. tests/integration/test_swap_probe.py builds and
+// reads it.
 //
 //   swap_probe isolate INTRA REQUEST DIR1 DIR2 DIR3
 //     loads DIR1 and DIR2, runs one traced request on each, unloads DIR1, loads
@@ -117,9 +118,9 @@ void PrintState(const std::string& when) {
        tensorflow::ProcessState::singleton()->ListModelPools()) {
     if (!first) line += ',';
     first = false;
-    line += "{\"name\":" + Quoted(pool.name) + ",\"slot\":" +
-            Quoted(std::string(1, pool.slot)) + ",\"state\":" +
-            Quoted(tf_model_pool::PoolStateName(pool.state)) +
+    line += "{\"name\":" + Quoted(pool.name) +
+            ",\"slot\":" + Quoted(std::string(1, pool.slot)) +
+            ",\"state\":" + Quoted(tf_model_pool::PoolStateName(pool.state)) +
             ",\"bytes_in_use\":" + Number(pool.bytes_in_use) +
             ",\"bytes_reserved\":" + Number(pool.bytes_reserved) +
             ",\"fallback_bytes\":" + Number(pool.fallback_bytes) +
@@ -180,8 +181,8 @@ class Version {
     for (const auto& node : bundle_.meta_graph_def.graph_def().node()) {
       const std::string& name = node.name();
       if (node.op() == "ReadVariableOp" && name.size() > kSuffix.size() &&
-          name.compare(name.size() - kSuffix.size(), kSuffix.size(),
-                       kSuffix) == 0) {
+          name.compare(name.size() - kSuffix.size(), kSuffix.size(), kSuffix) ==
+              0) {
         fetches.push_back(name + ":0");
         names.push_back(name.substr(0, name.size() - kSuffix.size()));
       }
@@ -202,9 +203,8 @@ class Version {
     options.set_trace_level(tensorflow::RunOptions::FULL_TRACE);
     std::vector<Tensor> outputs;
     tensorflow::RunMetadata metadata;
-    const auto status =
-        bundle_.session->Run(options, {{input_, ids}}, {score_, hidden_}, {},
-                             &outputs, &metadata);
+    const auto status = bundle_.session->Run(
+        options, {{input_, ids}}, {score_, hidden_}, {}, &outputs, &metadata);
     if (!status.ok()) Fail("trace " + directory_ + ": " + status.ToString());
     PrintTensor("input", input_, "", ids.data(), ids.TotalBytes());
     PrintTensor("output", score_, "", outputs[0].data(),
@@ -222,8 +222,7 @@ class Version {
         for (const auto& output : node.output()) {
           const auto& buffer =
               output.tensor_description().allocation_description();
-          PrintTensor("intermediate", node.node_name(),
-                      buffer.allocator_name(),
+          PrintTensor("intermediate", node.node_name(), buffer.allocator_name(),
                       reinterpret_cast<const void*>(
                           static_cast<uintptr_t>(buffer.ptr())),
                       static_cast<uint64_t>(buffer.requested_bytes()));
@@ -271,8 +270,7 @@ class Version {
 };
 
 Tensor RequestTensor(const std::vector<int32_t>& requests, size_t index) {
-  Tensor ids(tensorflow::DT_INT32,
-             tensorflow::TensorShape({kBatch, kFields}));
+  Tensor ids(tensorflow::DT_INT32, tensorflow::TensorShape({kBatch, kFields}));
   std::memcpy(ids.data(), requests.data() + index * kBatch * kFields,
               kBatch * kFields * sizeof(int32_t));
   return ids;
