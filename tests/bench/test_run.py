@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,29 @@ def test_a_budget_makes_fewer_cycles_where_updates_are_long(tmp_path: Path, benc
 
     assert cycles("short") == 3
     assert cycles("long") == 1
+
+
+def test_all_configurations_have_the_same_threshold_for_slow(result: dict[str, Any]) -> None:
+    controls = [r["analysis"]["windows"]["control"]["p99"] for r in result["runs"]]
+    thresholds = {r["analysis"]["slow_threshold_ms"] for r in result["runs"]}
+    assert thresholds == {2 * statistics.median(controls)}
+
+
+def test_updates_of_all_rounds_are_laid_over_each_other(result: dict[str, Any]) -> None:
+    around = result["summary"]["cells"]["made-up/repeated/stock"]["around"]
+    inside = [p for t, p in zip(around["time_s"], around["p50"], strict=True) if 0.1 < t < 0.5]
+    before = [p for t, p in zip(around["time_s"], around["p50"], strict=True) if t < -0.1]
+    assert min(inside) > max(before)
+
+
+def test_damaged_raw_records_do_not_lose_the_result(tmp_path: Path, bench: Bench) -> None:
+    bench(tmp_path, ("stock",), rounds=1)
+    found = run.read_result(tmp_path / "out")
+    raw = tmp_path / "out" / found["runs"][0]["raw"] / "output" / "requests.bin"
+    raw.write_bytes(b"cut off")
+    with pytest.raises(ResultError, match="not a multiple"):
+        run.finish(found, tmp_path / "out")
+    # Where they were tidied away, the numbers of the run itself stay.
+    raw.unlink()
+    run.finish(found, tmp_path / "out")
+    assert found["summary"]["cells"]["made-up/repeated/stock"]["rounds"] == 1

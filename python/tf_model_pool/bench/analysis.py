@@ -221,16 +221,34 @@ def series(requests: Requests, interval_s: float, begin_s: float = 0.0) -> dict[
 
 def around_updates(
     requests: Requests, updates: Sequence[Mapping[str, Any]], before_s: float, after_s: float
-) -> list[list[float]]:
+) -> Floats:
     """[seconds from the begin of the update, latency in ms] of every request near an update."""
     due = requests["intended_ns"] / 1e9
     latency = latencies_ms(requests)
-    points = []
+    points = [np.zeros((0, 2))]
     for update in updates:
         relative = due - update["begin_ns"] / 1e9
         near = (relative >= -before_s) & (relative <= after_s)
-        points += np.stack([relative[near], latency[near]], axis=1).round(4).tolist()
-    return points
+        points.append(np.stack([relative[near], latency[near]], axis=1))
+    return np.concatenate(points)
+
+
+def bin_points(points: Floats, bins: int = 48) -> dict[str, list[float]]:
+    """Percentiles by time of `around_updates`'s points: `time_s`, `count`, and each percentile."""
+    out: dict[str, list[float]] = {"time_s": [], "count": [], **{name: [] for name in PERCENTILES}}
+    if points.size == 0:
+        return out
+    edges = np.linspace(points[:, 0].min(), points[:, 0].max() + 1e-9, bins + 1)
+    which = np.clip(np.searchsorted(edges, points[:, 0], side="right") - 1, 0, bins - 1)
+    for i in range(bins):
+        values = np.sort(points[which == i, 1])
+        if values.size == 0:
+            continue
+        out["time_s"].append(round(float(edges[i] + edges[i + 1]) / 2, 4))
+        out["count"].append(int(values.size))
+        for name, quantile in PERCENTILES.items():
+            out[name].append(round(percentile(values, quantile), 4))
+    return out
 
 
 def encoded_histogram(values: Floats) -> str | None:
@@ -292,6 +310,36 @@ def drift(updates: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     }
 
 
+def slow_requests(
+    requests: Requests, result: Mapping[str, Any], *, measure_from_s: float, threshold_ms: float
+) -> dict[str, Any]:
+    """The requests over a threshold: where they fell (`slow`), and the slowest as events."""
+    answered = requests[requests["status"] == 0]
+    latency = latencies_ms(answered)
+    masks = windows(answered, result, measure_from_s * 1e9)
+    usual = percentile(np.sort(latency[masks["steady"]]), 0.5) if masks["steady"].any() else 0.0
+    slow = (answered["intended_ns"] >= measure_from_s * 1e9) & (latency > threshold_ms)
+    slowest = np.flatnonzero(slow)
+    slowest = slowest[np.argsort(-latency[slowest])][:200]
+    return {
+        "slow_threshold_ms": threshold_ms,
+        "slow": {name: attribute(answered, result, slow & masks[name], usual) for name in WINDOWS},
+        "slow_events": [
+            {
+                "due_s": round(float(answered["intended_ns"][i]) / 1e9, 4),
+                "latency_ms": round(float(latency[i]), 3),
+                "queued_ms": round(
+                    float(answered["start_ns"][i] - answered["intended_ns"][i]) / 1e6, 3
+                ),
+                "runqueue_ms": round(float(answered["runqueue_ns"][i]) / 1e6, 3),
+                "minor_faults": int(answered["minor_faults"][i]),
+                "major_faults": int(answered["major_faults"][i]),
+            }
+            for i in slowest
+        ],
+    }
+
+
 def analyse_run(
     requests: Requests,
     result: Mapping[str, Any],
@@ -327,37 +375,18 @@ def analyse_run(
     found["control"] = {"count": int(controls.size), **percentiles(controls)}
     reference = found["control"]["p99"] or found["steady"]["p99"]
     threshold = slow_ms if slow_ms is not None else 2 * (reference or 0.0)
-    usual = found["steady"]["p50"] or 0.0
-    measured = answered["intended_ns"] >= measure_from_ns
-    slow = measured & (latency > threshold)
 
     rate = answered.size / max(float(answered["intended_ns"].max(initial=1)) / 1e9, 1e-3)
     interval = interval_s or max(0.25, round(60 / max(rate, 1), 2))
     updates = _updates(result, measure_from_ns)
     rss = [s["rss_bytes"] for s in result["samples"]]
-    slowest = np.flatnonzero(slow)
-    slowest = slowest[np.argsort(-latency[slowest])][:200]
     return {
         "windows": found,
         "histograms": {
             name: encoded_histogram(latency[masks[name]]) for name in WINDOWS if masks[name].any()
         },
         "ratios": run_ratios(found),
-        "slow_threshold_ms": threshold,
-        "slow": {name: attribute(answered, result, slow & masks[name], usual) for name in WINDOWS},
-        "slow_events": [
-            {
-                "due_s": round(float(answered["intended_ns"][i]) / 1e9, 4),
-                "latency_ms": round(float(latency[i]), 3),
-                "queued_ms": round(
-                    float(answered["start_ns"][i] - answered["intended_ns"][i]) / 1e6, 3
-                ),
-                "runqueue_ms": round(float(answered["runqueue_ns"][i]) / 1e6, 3),
-                "minor_faults": int(answered["minor_faults"][i]),
-                "major_faults": int(answered["major_faults"][i]),
-            }
-            for i in slowest
-        ],
+        **slow_requests(requests, result, measure_from_s=measure_from_s, threshold_ms=threshold),
         "answers": check_answers(requests, result, checksums),
         "errors": [str(error) for error in result["errors"]][:20],
         "updates": updates,
@@ -368,12 +397,6 @@ def analyse_run(
         ],
         "burns": [dict(burn) for burn in result["burns"]],
         "series": series(answered, interval),
-        "around": around_updates(
-            answered,
-            [u for u in updates if not u["settling"]][:20],
-            1.0,
-            1.0 + max([u["seconds"] for u in updates], default=0.0),
-        ),
         "drift": drift([u for u in updates if not u["settling"]]),
         "rss": {
             "time_s": [_sample_time(s, i) for i, s in enumerate(result["samples"])],
@@ -445,7 +468,8 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {"rounds": 0}
     names = [name for name in runs[0]["windows"] if all(name in run["windows"] for run in runs)]
     measured = [u for run in runs for u in run["updates"] if not u["settling"]]
-    settling = [u for run in runs for u in run["updates"] if u["settling"]]
+    # The first of each run: the later ones of these are already like the measured ones.
+    settling = [u for run in runs for u in run["updates"][:1] if u["settling"]]
 
     def counts(updates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         fields = ("minor_faults", "major_faults", "pool_mappings_delta", "pool_bytes", "seconds")

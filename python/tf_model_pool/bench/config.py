@@ -328,7 +328,7 @@ class Timing:
     gap: float = 1.5
     lead: float = 2.0
     cycles: int = 3
-    settle: int = 1
+    settle: int = 2
     period: float | None = None
 
     @property

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_model_pool.bench.analysis import PERCENTILES
 from tf_model_pool.bench.errors import require
 from tf_model_pool.bench.records import CONTROLS, PHASES
 from tf_model_pool.bench.tables import PHASE_NAMES, groups, shown_lines, typical_run
@@ -174,33 +173,6 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
     return figure
 
 
-def around_bins(
-    runs: Sequence[Mapping[str, Any]], bins: int = 40
-) -> tuple[list[float], dict[str, list[float]]]:
-    """Percentiles over all updates of all rounds, by time since the update began."""
-    import numpy as np
-
-    from tf_model_pool.bench.analysis import percentile
-
-    points = np.array([p for run in runs for p in run["analysis"]["around"]], dtype=np.float64)
-    if points.size == 0:
-        return [], {}
-    edges = np.linspace(points[:, 0].min(), points[:, 0].max() + 1e-9, bins + 1)
-    which = np.clip(np.searchsorted(edges, points[:, 0], side="right") - 1, 0, bins - 1)
-    times: list[float] = []
-    counts: list[int] = []
-    out: dict[str, list[float]] = {name: [] for name in PERCENTILES}
-    for i in range(bins):
-        values = np.sort(points[which == i, 1])
-        if values.size == 0:
-            continue
-        times.append(float(edges[i] + edges[i + 1]) / 2)
-        counts.append(int(values.size))
-        for name, quantile in PERCENTILES.items():
-            out[name].append(percentile(values, quantile))
-    return times, {name: out[name] for name in shown_lines(counts)}
-
-
 def around_figure(result: Mapping[str, Any], group: str) -> Any:
     """All updates of all rounds laid over each other, panels side by side, same axes."""
     subplots = require("plotly.subplots")
@@ -222,11 +194,12 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
     for i, cell in enumerate(cells):
         row, column = i // columns + 1, i % columns + 1
         runs = [r for r in result["runs"] if r["cell"] == cell and r["valid"]]
-        times, lines = around_bins(runs)
-        for name, values in lines.items():
+        around = result["summary"]["cells"][cell].get("around") or {"count": []}
+        for name in shown_lines(around["count"]):
+            values = around[name]
             highest = max([highest, *values])
             figure.add_scatter(
-                x=times,
+                x=around["time_s"],
                 y=values,
                 name=name,
                 legendgroup=name,

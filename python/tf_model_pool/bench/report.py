@@ -161,7 +161,7 @@ def _thresholds(result: Mapping[str, Any], cells: Sequence[str]) -> str:
         return f"{number(result['settings']['slow_ms'])} ms (--slow-ms)"
     found = [result["summary"]["cells"][c]["slow_threshold_ms"]["median"] for c in cells]
     span = " to ".join(dict.fromkeys([number(min(found)), number(max(found))]))
-    return f"twice the p99 of the controls of their run, {span} ms"
+    return f"twice the median p99 of the controls, {span} ms"
 
 
 def _group_section(result: Mapping[str, Any], group: str, index: int) -> str:

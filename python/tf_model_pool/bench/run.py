@@ -16,12 +16,15 @@ import os
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tf_model_pool._version import __version__
 from tf_model_pool.bench import analysis, machine, models, records
@@ -353,7 +356,11 @@ class Orchestrator:
             self._progress.note("interrupted; keeping what is finished")
         finally:
             self._progress.close()
-            self.result["summary"] = summarise(self.result)
+            try:
+                finish(self.result, self._output)
+            except BenchError as error:  # what the runs said of themselves is still there
+                self._progress.note(f"raw records: {error}")
+                self.result["summary"] = summarise(self.result)
             self.write()
         return bool(self.result["finished"])
 
@@ -656,6 +663,44 @@ def unusable(
         reasons.append(f"{len(result['burns'])} of {expected} controls ran")
     del scenario
     return reasons
+
+
+def finish(result: dict[str, Any], output: Path) -> None:
+    """Makes `summary`, and what takes the raw records of all runs together.
+
+    All configurations of a model and scenario get the same threshold from which on a request is
+    slow, twice the median p99 of the controls: with one of its own, the one that disturbs its
+    requests most would seem to have the fewest slow ones.
+    """
+    points: dict[str, list[records.Floats]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in result["runs"]:
+        if run["valid"]:
+            groups.setdefault(run["cell"].rpartition("/")[0], []).append(run)
+    for runs in groups.values():
+        known = [r["analysis"]["windows"]["control"]["p99"] for r in runs]
+        known = [p99 for p99 in known if p99 is not None]
+        threshold = result["settings"].get("slow_ms")
+        if threshold is None and known:
+            threshold = 2 * statistics.median(known)
+        for run in runs:
+            raw = output / run["raw"] / "output"
+            if not (raw / "requests.bin").is_file():
+                continue  # somebody tidied up; the numbers of the run itself stay
+            requests = records.read_requests(raw / "requests.bin")
+            driver = records.read_result(raw / "result.json")
+            if threshold is not None:
+                run["analysis"] |= analysis.slow_requests(
+                    requests, driver, measure_from_s=run["measure_from_s"], threshold_ms=threshold
+                )
+            updates = [u for u in run["analysis"]["updates"] if not u["settling"]]
+            longest = max((u["seconds"] for u in updates), default=0.0)
+            points.setdefault(run["cell"], []).append(
+                analysis.around_updates(requests, updates, 1.0, 1.0 + longest)
+            )
+    result["summary"] = summarise(result)
+    for cell, found in points.items():
+        result["summary"]["cells"][cell]["around"] = analysis.bin_points(np.concatenate(found))
 
 
 def summarise(result: dict[str, Any]) -> dict[str, Any]:
