@@ -194,7 +194,7 @@ run_tests() {
   make_stock_env
   pool_tests
   # The tests import the package of the wheel, never the checkout's.
-  env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" STOCK_PYTHON="$PWD/$STOCK/bin/python" \
+  env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$STOCK/bin/python" \
     "$ENV/bin/python" -m pytest "$@"
 }
 
