@@ -190,7 +190,7 @@ pool_tests() {
 run_tests() {
   need_googletest
   make_patched_env
-  add_extras "$ENV" build test
+  add_extras "$ENV" build test bench
   make_stock_env
   pool_tests
   # The tests import the package of the wheel, never the checkout's.

@@ -259,10 +259,12 @@ def prepare(
         "ranges": ranges,
         "recorded": str(versions[0] / RECORDED) if options.recorded else None,
     }
+    parts = ("saved_model.pb", "saved_model.pbtxt", "variables/variables.index", str(RECORDED))
     stamps = [
-        (v / "saved_model.pb").stat().st_mtime_ns
-        for v in versions
-        if (v / "saved_model.pb").is_file()
+        (path.stat().st_size, path.stat().st_mtime_ns)
+        for version in versions
+        for path in (version / part for part in parts)
+        if path.is_file()
     ]
     made = _cached(
         cache,
