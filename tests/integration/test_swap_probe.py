@@ -217,3 +217,26 @@ def test_memory_is_flat_after_the_first_two_swaps(swap_report: Report) -> None:
 def test_pools_drain_after_the_swaps(swap_report: Report) -> None:
     pools = swap_report.state("all unloaded")["pools"]
     assert {(pool["bytes_in_use"], pool["state"]) for pool in pools} == {(0, "standby")}
+
+
+def test_visitors_of_the_cpu_allocators_see_the_memory_of_pools(
+    probe: Path, places: Places
+) -> None:
+    # GIVEN a program that registered visitors, as drivers that pin host memory do
+    report = run_probe(probe, "onednn", "visit", places.models / "ctr" / "1")
+    trimmed = report.lines.index(report.state("unloaded"))
+    registered = {(line["address"], line["bytes"]) for line in report.of("registered")}
+    variables = [line for line in report.of("variable") if line["bytes"]]
+    # THEN every variable lies in memory that they were told of
+    assert variables
+    for line in variables:
+        assert any(
+            start <= line["address"] and line["address"] + line["bytes"] <= start + size
+            for start, size in registered
+        ), line["name"]
+    # AND the pool's memory is taken back from them before it goes, not earlier
+    (pool,) = report.state("unloaded")["pools"]
+    given_back = [line for line in report.lines[trimmed:] if line["event"] == "unregistered"]
+    assert [line["bytes"] for line in given_back] == [pool["bytes_reserved"]]
+    assert {(line["address"], line["bytes"]) for line in given_back} <= registered
+    assert not Report(report.lines[:trimmed]).of("unregistered")

@@ -10,6 +10,9 @@
 //   swap_probe swap SWAPS THREADS REQUESTS ANSWERS DIR...
 //     serves requests on THREADS threads while the main thread loads the
 //     directories in turn and drops the version before, SWAPS times.
+//   swap_probe visit DIR
+//     loads DIR with visitors of the CPU allocators registered, unloads it,
+//     trims the pools; prints what the visitors saw.
 //
 // REQUEST(S) is raw int32 [requests, kBatch, kFields]. ANSWERS is raw float32
 // [directories, requests, kBatch]: what each version says to each request.
@@ -373,11 +376,36 @@ int Swap(int argc, char** argv) {
   return 0;
 }
 
+#ifndef WITHOUT_MODEL_POOLS
+int Visit(int argc, char** argv) {
+  if (argc != 3) Fail("visit DIR");
+  auto* process = tensorflow::ProcessState::singleton();
+  const auto print = [](const char* event) {
+    return [event](void* address, int, size_t bytes) {
+      std::printf("{\"event\":\"%s\",\"address\":%s,\"bytes\":%s}\n", event,
+                  Number(Address(address)).c_str(), Number(bytes).c_str());
+    };
+  };
+  process->AddCPUAllocVisitor(print("registered"));
+  process->AddCPUFreeVisitor(print("unregistered"));
+  auto version = std::make_unique<Version>(argv[2], 0, 0);
+  version->PrintVariables();
+  version.reset();
+  PrintState("unloaded");
+  process->TrimModelPools();
+  PrintState("trimmed");
+  return 0;
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "isolate") return Isolate(argc, argv);
   if (command == "swap") return Swap(argc, argv);
-  Fail("expected isolate or swap");
+#ifndef WITHOUT_MODEL_POOLS
+  if (command == "visit") return Visit(argc, argv);
+#endif
+  Fail("expected isolate, swap or visit");
 }
