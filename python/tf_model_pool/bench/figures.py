@@ -114,7 +114,7 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
         shared_xaxes=True,
         shared_yaxes="all",
         subplot_titles=_plot_names(cells),
-        vertical_spacing=min(0.08, 0.5 / len(cells)),
+        vertical_spacing=42 / (230 * len(cells)),
     )
     shown: set[str] = set()
     shapes: list[dict[str, Any]] = []
@@ -186,7 +186,7 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
         shared_yaxes="all",
         subplot_titles=_plot_names(cells),
         horizontal_spacing=0.03,
-        vertical_spacing=0.12 if rows > 1 else 0,
+        vertical_spacing=60 / (330 * rows),
     )
     shown: set[str] = set()
     shapes: list[dict[str, Any]] = []
