@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Style and types of everything in the repository, with the pinned tools of pyproject.toml.
+# mypy reads the types of what the builder imports, so those packages are installed too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,7 +12,7 @@ fi
 
 PYTHON=${PYTHON:-python3}
 VENV=.build/lint
-pins=$(PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements lint)
+pins=$(PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements build lint)
 key=$({ "$PYTHON" -VV; echo "$pins"; } | sha256sum)
 if [[ ! -f $VENV/complete || $(<"$VENV/complete") != "$key" ]]; then
   rm -rf "$VENV"
