@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -308,7 +309,12 @@ def _run(args: argparse.Namespace) -> int:
         args.cache.resolve(),
         Progress(args.quiet),
     )
-    finished = orchestrator.run()
+    # An unattended run is ended by SIGTERM; it keeps what is finished as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        finished = orchestrator.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if not any(r["valid"] for r in orchestrator.result["runs"]):
         reasons = [reason for r in orchestrator.result["runs"] for reason in r["reasons"]]
         if not finished:
