@@ -231,6 +231,11 @@ def _presets() -> dict[str, Configuration]:
             "stock-one-restore-thread",
             server=dataclasses.replace(_LOAD_POOL, intra_op_parallelism_threads=1),
         ),
+        # Requests off the threads that a load's ops run on: tells what sharing those costs.
+        Configuration(
+            "stock-caller-thread",
+            server=dataclasses.replace(_THREADS, run_in_caller_thread=True),
+        ),
         Configuration("stock-system", allocator="system"),
         Configuration("stock-cpu-bfc", allocator="cpu_bfc"),
         *(
@@ -260,6 +265,7 @@ STORY = (
     "stock-threads",
     "stock-load-pool",
     "stock-one-restore-thread",
+    "stock-caller-thread",
     "stock-system",
     "stock-jemalloc",
     "stock-jemalloc-tuned",

@@ -129,6 +129,8 @@ class Progress:
         """So much of the work is done."""
         if self._bar is not None:
             self._bar.update(min(seconds, max(0, self._bar.total - self._bar.n)))
+            # Sums of floats overshoot by an ulp, and tqdm warns of that.
+            self._bar.n = min(self._bar.n, self._bar.total)
 
     def reach(self, seconds: float) -> None:
         """The first `seconds` of the plan are done, however long they took."""
