@@ -2,11 +2,15 @@
 
 #include "tf_allocator/bench/saved_model_version.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <unordered_set>
 #include <utility>
 
+#include "tensorflow/cc/saved_model/loader.h"
 #include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/platform/env.h"
@@ -24,6 +28,18 @@ using tensorflow::Tensor;
 
 // RunOptions.inter_op_thread_pool: run in the caller's thread.
 constexpr int kCallersThread = -1;
+
+using RestoreSessionFunction = decltype(&tensorflow::RestoreSession);
+
+// Looked up and not linked: a patched wheel's libtensorflow_framework.so.2
+// leaves this function to libtf_model_pool.so, which the driver must not need.
+RestoreSessionFunction FindRestoreSession() {
+  return reinterpret_cast<RestoreSessionFunction>(
+      dlsym(RTLD_DEFAULT,
+            "_ZN10tensorflow14RestoreSessionERKNS_10RunOptionsERKNS_"
+            "12MetaGraphDefERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaI"
+            "cEEEPSt10unique_ptrINS_7SessionESt14default_deleteISF_EE"));
+}
 
 #define TF_BENCH_RETURN_IF_ERROR(expression)  \
   do {                                        \
@@ -246,7 +262,11 @@ absl::Status SavedModelVersion::LoadSteps(PhaseRecorder* recorder) {
   std::unique_ptr<Session> observed = std::make_unique<ObservedSession>(
       bundle_.session.get(),
       bundle_.meta_graph_def.saver_def().restore_op_name(), initialize);
-  TF_BENCH_RETURN_IF_ERROR(tensorflow::RestoreSession(
+  static const RestoreSessionFunction restore_session = FindRestoreSession();
+  if (restore_session == nullptr) {
+    return absl::NotFoundError("no library defines tensorflow::RestoreSession");
+  }
+  TF_BENCH_RETURN_IF_ERROR(restore_session(
       run_options, bundle_.meta_graph_def, directory_, &observed));
   initialize();
   observed.reset();

@@ -3,6 +3,7 @@
 #include "tf_allocator/pool/settings.h"
 
 #include <limits>
+#include <utility>
 
 namespace tf_model_pool {
 namespace {
@@ -14,6 +15,12 @@ constexpr int64_t kMaxSlots = 26;
 constexpr int64_t kMaxLimitMb = int64_t{1} << 26;
 // A year: a longer wait is a typing error.
 constexpr int64_t kMaxRetainSeconds = 366LL * 24 * 3600;
+
+constexpr std::pair<const char*, Settings::LoadPriority> kLoadPriorities[] = {
+    {"normal", Settings::LoadPriority::kNormal},
+    {"low", Settings::LoadPriority::kLow},
+    {"idle", Settings::LoadPriority::kIdle},
+};
 
 std::string Malformed(const char* name, const std::string& value,
                       const std::string& allowed) {
@@ -55,6 +62,9 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
     error = on_off("TF_MODEL_POOL_HUGE_PAGES", &parsed.huge_pages);
   }
   if (error.empty()) error = on_off("TF_MODEL_POOL_PREFAULT", &parsed.prefault);
+  if (error.empty()) {
+    error = on_off("TF_MODEL_POOL_DIRECT_RESTORE", &parsed.direct_restore);
+  }
   if (!error.empty()) return error;
 
   int64_t number = 0;
@@ -90,6 +100,19 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
                            std::to_string(kMaxRetainSeconds));
     }
   }
+  if (const char* value = lookup("TF_MODEL_POOL_LOAD_PRIORITY")) {
+    const std::string text(value);
+    bool known = false;
+    for (const auto& [name, priority] : kLoadPriorities) {
+      if (text != name) continue;
+      parsed.load_priority = priority;
+      known = true;
+    }
+    if (!known) {
+      return Malformed("TF_MODEL_POOL_LOAD_PRIORITY", text,
+                       "\"normal\", \"low\" or \"idle\"");
+    }
+  }
   *out = parsed;
   return "";
 }
@@ -99,6 +122,10 @@ std::map<std::string, std::string> Settings::ToMap() const {
   std::string retain_text = "standby";
   if (retain == Retain::kRelease) retain_text = "release";
   if (retain == Retain::kSeconds) retain_text = std::to_string(retain_seconds);
+  std::string priority_text;
+  for (const auto& [name, priority] : kLoadPriorities) {
+    if (load_priority == priority) priority_text = name;
+  }
   return {
       {"TF_MODEL_POOL", on_off(enabled)},
       {"TF_MODEL_POOL_SLOTS", std::to_string(slots)},
@@ -107,6 +134,8 @@ std::map<std::string, std::string> Settings::ToMap() const {
       {"TF_MODEL_POOL_RETAIN", retain_text},
       {"TF_MODEL_POOL_HUGE_PAGES", on_off(huge_pages)},
       {"TF_MODEL_POOL_PREFAULT", on_off(prefault)},
+      {"TF_MODEL_POOL_LOAD_PRIORITY", priority_text},
+      {"TF_MODEL_POOL_DIRECT_RESTORE", on_off(direct_restore)},
   };
 }
 

@@ -21,6 +21,13 @@ struct Settings {
     kSeconds,  // kept for retain_seconds, then given back
   };
 
+  // What a load runs at, so that requests come first.
+  enum class LoadPriority {
+    kNormal,  // as the thread that loads
+    kLow,     // nice 10: about a tenth of a CPU where all are busy
+    kIdle,    // SCHED_IDLE: what is left over
+  };
+
   bool enabled = true;               // TF_MODEL_POOL=on|off
   int slots = 4;                     // TF_MODEL_POOL_SLOTS=1..26, per model
   size_t limit_bytes = 0;            // TF_MODEL_POOL_LIMIT_MB, 0 = no limit
@@ -28,6 +35,9 @@ struct Settings {
   int64_t retain_seconds = 0;
   bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
   bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
+  // TF_MODEL_POOL_LOAD_PRIORITY=normal|low|idle
+  LoadPriority load_priority = LoadPriority::kLow;
+  bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off
 
   // Returns the value of a variable, or nullptr where it is not set.
   using Lookup = std::function<const char*(const char* name)>;

@@ -7,8 +7,10 @@
 
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "tensorflow/core/common_runtime/threadpool_device.h"
+#include "tf_allocator/runtime/load_hook.h"
 #include "tf_allocator/runtime/restore_hook.h"
 
 // The class's table of virtual functions, in libtensorflow_framework.so.2.
@@ -18,15 +20,16 @@ extern "C"
 namespace tensorflow {
 namespace {
 
-constexpr char kCcLibrary[] = "libtensorflow_cc.so.2";
-
 // The base of the library that `address` lies in, nullptr where in none.
 const void* LibraryBase(const void* address) {
   Dl_info info;
   return dladdr(address, &info) != 0 ? info.dli_fbase : nullptr;
 }
 
-const void* OurBase() { return LibraryBase(&kCcLibrary); }
+const void* OurBase() {
+  static const char here = 0;
+  return LibraryBase(&here);
+}
 
 bool GetAllocatorIsOurs() {
   if (_ZTVN10tensorflow16ThreadPoolDeviceE == nullptr) return false;
@@ -41,7 +44,7 @@ bool GetAllocatorIsOurs() {
          OurBase();
 }
 
-// Whether a call of `function` from libtensorflow_cc.so.2 reaches ours.
+// Whether a call of `function` from its own library reaches ours.
 std::string WhyNotCalled(const WrappedFunction& function) {
   Dl_info info;
   if (dladdr(function.ours, &info) == 0 || info.dli_sname == nullptr) {
@@ -51,19 +54,34 @@ std::string WhyNotCalled(const WrappedFunction& function) {
   if (function.offset == 0) {
     return preloaded == function.ours ? "" : "the library is not preloaded";
   }
-  void* library = dlopen(kCcLibrary, RTLD_LAZY | RTLD_NOLOAD);
-  if (library == nullptr) return std::string(kCcLibrary) + " is not loaded";
+  void* library = dlopen(function.library, RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr) {
+    return std::string(function.library) + " is not loaded";
+  }
   const void* bound = dlsym(library, info.dli_sname);
   dlclose(library);
   if (LibraryBase(bound) == OurBase()) return "";
-  return std::string(kCcLibrary) + " was not patched";
+  return std::string(function.library) + " was not patched";
 }
 
-int FindCcBase(dl_phdr_info* info, size_t, void* out) {
+std::vector<const WrappedFunction*> WrappedFunctions() {
+  const auto restore = WrappedRestoreFunctions();
+  std::vector<const WrappedFunction*> all(restore.begin(), restore.end());
+  all.push_back(&WrappedRestoreSession());
+  return all;
+}
+
+struct LibrarySearch {
+  const char* name;
+  uintptr_t base;
+};
+
+int FindLibrary(dl_phdr_info* info, size_t, void* out) {
+  auto* search = static_cast<LibrarySearch*>(out);
   const char* slash = std::strrchr(info->dlpi_name, '/');
   const char* name = slash == nullptr ? info->dlpi_name : slash + 1;
-  if (std::strcmp(name, kCcLibrary) != 0) return 0;
-  *static_cast<uintptr_t*>(out) = info->dlpi_addr;
+  if (std::strcmp(name, search->name) != 0) return 0;
+  search->base = info->dlpi_addr;
   return 1;
 }
 
@@ -85,7 +103,7 @@ std::string UnboundHooks() {
     unbound += what;
   };
   if (!GetAllocatorIsOurs()) add("ThreadPoolDevice::GetAllocator");
-  for (const WrappedFunction* function : WrappedRestoreFunctions()) {
+  for (const WrappedFunction* function : WrappedFunctions()) {
     std::string why = WhyNotCalled(*function);
     if (why.empty()) FindOriginal(*function, &why);
     if (!why.empty()) add(std::string(function->what) + " (" + why + ")");
@@ -105,16 +123,17 @@ void* FindOriginal(const WrappedFunction& function, std::string* error) {
     }
     return next;
   }
-  uintptr_t base = 0;
-  if (dl_iterate_phdr(FindCcBase, &base) == 0) {
-    *error = std::string(kCcLibrary) + " is not loaded";
+  LibrarySearch search = {function.library, 0};
+  if (dl_iterate_phdr(FindLibrary, &search) == 0) {
+    *error = std::string(function.library) + " is not loaded";
     return nullptr;
   }
-  void* original = reinterpret_cast<void*>(base + function.offset);
-  if (LibraryBase(original) != LibraryBase(reinterpret_cast<void*>(base)) ||
+  void* base = reinterpret_cast<void*>(search.base);
+  void* original = static_cast<char*>(base) + function.offset;
+  if (LibraryBase(original) != LibraryBase(base) ||
       !SameCode(static_cast<const unsigned char*>(original),
                 function.code_hex)) {
-    *error = std::string(kCcLibrary) +
+    *error = std::string(function.library) +
              " is not the one that libtf_model_pool.so was built for";
     return nullptr;
   }

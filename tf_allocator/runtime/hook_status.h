@@ -11,14 +11,17 @@
 
 namespace tensorflow {
 
+constexpr char kFrameworkLibrary[] = "libtensorflow_framework.so.2";
+constexpr char kCcLibrary[] = "libtensorflow_cc.so.2";
+
 // The hooks that this process does not use, each with what was found, joined
 // by "; ". "" where all are in force.
 std::string UnboundHooks();
 
-// A function of libtensorflow_cc.so.2 that ours, of the same name, stands in
-// front of.
+// A function of TensorFlow's that ours, of the same name, stands in front of.
 struct WrappedFunction {
   const char* what;      // for messages
+  const char* library;   // the original's, a name without directory
   const void* ours;      // the function in front
   uint64_t offset;       // of the original from the library's base; 0 = the
                          // original still has its name (LD_PRELOAD)
@@ -26,9 +29,19 @@ struct WrappedFunction {
 };
 
 // The original's address. Returns nullptr, with one sentence in `*error`,
-// where libtensorflow_cc.so.2 is not loaded or not the one that this library
-// was built for.
+// where its library is not loaded or not the one that ours was built for.
 void* FindOriginal(const WrappedFunction& function, std::string* error);
+
+// An original, looked up once.
+template <typename Function>
+struct Original {
+  Function function = nullptr;
+  std::string error;
+
+  explicit Original(const WrappedFunction& wrapped) {
+    function = reinterpret_cast<Function>(FindOriginal(wrapped, &error));
+  }
+};
 
 }  // namespace tensorflow
 

@@ -21,6 +21,7 @@
 #include "tf_allocator/runtime/hook_status.h"
 #include "tf_allocator/runtime/introspection.h"
 #include "tf_allocator/runtime/model_pool_allocator.h"
+#include "tf_allocator/runtime/process_settings.h"
 
 namespace tensorflow {
 namespace {
@@ -172,6 +173,10 @@ std::string PoolOf(const void* address) {
 }
 
 size_t Trim() { return ProcessState::singleton()->TrimModelPools(); }
+
+const Settings& ProcessSettings() {
+  return tensorflow::ReadSettings::Get().settings;
+}
 
 bool Enabled() { return tensorflow::ReadSettings::Get().settings.enabled; }
 

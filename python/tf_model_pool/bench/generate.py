@@ -73,7 +73,7 @@ class _Normal:
 class _Ctr(tf.Module):
     """Embedding tables, small variables and an MLP."""
 
-    def __init__(self, tables: list[int], small: int, draw: _Normal) -> None:
+    def __init__(self, tables: list[int], small: int, draw: _Normal, read_every: int) -> None:
         super().__init__()
         self.tables = [
             tf.Variable(draw(rows, ROW), name=f"table_{i}") for i, rows in enumerate(tables)
@@ -94,7 +94,7 @@ class _Ctr(tf.Module):
             rows = [tf.gather(table, ids[:, i]) for i, table in enumerate(self.tables)]
             x = tf.concat([*rows, dense], axis=1)
             x = tf.nn.relu(x @ self.w1)
-            for variable in self.small[::READ_EVERY]:
+            for variable in self.small[::read_every]:
                 x = x * (1 + 0.001 * variable[0])
             x = tf.nn.relu(x @ self.w2)
             return {"score": x @ self.w3}
@@ -216,12 +216,16 @@ def _save_v1(rows: list[int], draw: _Normal, directory: Path, *, frozen: bool) -
 
 def make_version(shape: str, scale: float, draw: _Normal, directory: Path) -> dict[str, int]:
     """Writes one version. Returns the exclusive maximum of each integer input."""
-    if shape in ("ctr-large", "ctr-mix"):
+    if shape in ("ctr-large", "ctr-mix", "many-small"):
+        read_every = READ_EVERY
         if shape == "ctr-large":
             tables, small = _table_rows(600 * scale, max(6, round(10 * scale)), 25, 100), 12
-        else:
+        elif shape == "ctr-mix":
             tables, small = _table_rows(960 * scale, 24, 20, 60), max(100, round(3000 * scale))
-        _save_v2(_Ctr(tables, small, draw), directory)
+        else:
+            tables, small = _table_rows(80 * scale, 8, 1, 3), max(100, round(10000 * scale))
+            read_every = 10 * READ_EVERY  # requests as light as the other shapes'
+        _save_v2(_Ctr(tables, small, draw, read_every), directory)
         return {"ids": min(tables)}
     if shape == "wide":
         rows = 5000

@@ -64,6 +64,13 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
         relocations=_CALLED_THROUGH_PLT,
         keeps_original="TF_MODEL_POOL_RESTORE_V1",
     ),
+    ReplacedFunction(
+        name="tensorflow::RestoreSession",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow14RestoreSessionE",
+        relocations=_CALLED_THROUGH_PLT,
+        keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
+    ),
 )
 
 

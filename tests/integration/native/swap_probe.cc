@@ -13,12 +13,19 @@
 //   swap_probe visit DIR
 //     loads DIR with visitors of the CPU allocators registered, unloads it,
 //     trims the pools; prints what the visitors saw.
+//   swap_probe load KIND DIR...
+//     loads each directory in turn and prints what is in its variables, or why
+//     it could not be loaded. KIND is full or lite, the overload's bundle.
+//   swap_probe priority
+//     prints how threads are scheduled inside and after RunAtLoadPriority.
 //
 // REQUEST(S) is raw int32 [requests, kBatch, kFields]. ANSWERS is raw float32
 // [directories, requests, kBatch]: what each version says to each request.
 // WITHOUT_MODEL_POOLS leaves the pools out, for the released TensorFlow.
 
+#include <sched.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -36,11 +43,21 @@
 #include <vector>
 
 #include "tensorflow/cc/saved_model/loader.h"
+#include "tensorflow/cc/saved_model/reader.h"
+#include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/common_runtime/process_state.h"
+#include "tensorflow/core/framework/device.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/step_stats.pb.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/public/session.h"
+#include "tensorflow/core/platform/tstring.h"
 #include "tensorflow/core/public/session_options.h"
+#ifndef WITHOUT_MODEL_POOLS
+#include "tf_allocator/runtime/load_thread.h"
+#include "tf_allocator/runtime/load_totals.h"
+#endif
 
 namespace {
 
@@ -376,7 +393,111 @@ int Swap(int argc, char** argv) {
   return 0;
 }
 
+uint64_t Digest(const Tensor& tensor) {
+  uint64_t digest = 14695981039346656037u;  // FNV-1a
+  const auto add = [&digest](const char* bytes, size_t size) {
+    for (size_t i = 0; i < size; ++i) {
+      digest = (digest ^ static_cast<unsigned char>(bytes[i])) * 1099511628211u;
+    }
+  };
+  if (tensor.dtype() == tensorflow::DT_STRING) {
+    const auto strings = tensor.flat<tensorflow::tstring>();
+    for (int64_t i = 0; i < strings.size(); ++i) {
+      add(strings(i).data(), strings(i).size());
+      add("", 1);
+    }
+  } else {
+    add(tensor.tensor_data().data(), tensor.tensor_data().size());
+  }
+  return digest;
+}
+
+// Every variable that the session of a loaded model holds.
+void PrintContents(const std::string& directory, tensorflow::Session* session) {
+  tensorflow::MetaGraphDef meta_graph;
+  auto status = tensorflow::ReadMetaGraphDefFromSavedModel(directory, {"serve"},
+                                                           &meta_graph);
+  if (!status.ok()) Fail("read " + directory + ": " + status.ToString());
+  const tensorflow::DeviceMgr* manager = nullptr;
+  status = session->LocalDeviceManager(&manager);
+  if (!status.ok()) Fail("devices of " + directory + ": " + status.ToString());
+  auto* resources = manager->ListDevices()[0]->resource_manager();
+  for (const auto& node : meta_graph.graph_def().node()) {
+    if (node.op() != "VarHandleOp") continue;
+    const std::string& name = node.attr().at("shared_name").s();
+    tensorflow::Var* variable = nullptr;
+    if (!resources
+             ->Lookup(resources->default_container(), name, &variable)
+             .ok()) {
+      continue;
+    }
+    const Tensor tensor = *variable->tensor();
+    variable->Unref();
+    std::printf(
+        "{\"event\":\"content\",\"model\":%s,\"name\":%s,\"dtype\":%s,"
+        "\"shape\":%s,\"digest\":\"%s\",\"bytes\":%s,\"pool\":%s}\n",
+        Quoted(directory).c_str(), Quoted(name).c_str(),
+        Quoted(tensorflow::DataTypeString(tensor.dtype())).c_str(),
+        Quoted(tensor.shape().DebugString()).c_str(),
+        Number(Digest(tensor)).c_str(), Number(tensor.TotalBytes()).c_str(),
+        Quoted(PoolOf(tensor.data())).c_str());
+  }
+}
+
+int Load(int argc, char** argv) {
+  const std::string kind = argc > 2 ? argv[2] : "";
+  if (argc < 4 || (kind != "full" && kind != "lite")) {
+    Fail("load full|lite DIR...");
+  }
+  for (int i = 3; i < argc; ++i) {
+    const std::string directory = argv[i];
+    tensorflow::SavedModelBundle full;
+    tensorflow::SavedModelBundleLite lite;
+    const auto load = [&](auto* bundle) {
+      const auto status = tensorflow::LoadSavedModel(
+          tensorflow::SessionOptions(), tensorflow::RunOptions(), directory,
+          {"serve"}, bundle);
+      std::string totals;
 #ifndef WITHOUT_MODEL_POOLS
+      const tf_model_pool::LoadTotals now = tf_model_pool::GetLoadTotals();
+      totals = ",\"direct_restores\":" + Number(now.direct_restores) +
+               ",\"graph_restores\":" + Number(now.graph_restores) +
+               ",\"reason\":" + Quoted(now.last_graph_restore_reason);
+#endif
+      std::printf("{\"event\":\"load\",\"model\":%s,\"status\":%s%s}\n",
+                  Quoted(directory).c_str(), Quoted(status.ToString()).c_str(),
+                  totals.c_str());
+      if (status.ok()) PrintContents(directory, bundle->GetSession());
+    };
+    if (kind == "full") {
+      load(&full);
+    } else {
+      load(&lite);
+    }
+  }
+  PrintState("loaded");
+  return 0;
+}
+
+#ifndef WITHOUT_MODEL_POOLS
+int Priority() {
+  const auto print = [](const char* where) {
+    std::printf(
+        "{\"event\":\"scheduling\",\"where\":\"%s\",\"policy\":\"%s\","
+        "\"nice\":%d,\"thread\":%ld}\n",
+        where, sched_getscheduler(0) == SCHED_IDLE ? "idle" : "other",
+        getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid))),
+        static_cast<long>(syscall(SYS_gettid)));
+  };
+  print("before");
+  tf_model_pool::RunAtLoadPriority([&] {
+    print("inside");
+    tf_model_pool::RunAtLoadPriority([&] { print("nested"); });
+  });
+  print("after");
+  return 0;
+}
+
 int Visit(int argc, char** argv) {
   if (argc != 3) Fail("visit DIR");
   auto* process = tensorflow::ProcessState::singleton();
@@ -406,6 +527,8 @@ int main(int argc, char** argv) {
   if (command == "swap") return Swap(argc, argv);
 #ifndef WITHOUT_MODEL_POOLS
   if (command == "visit") return Visit(argc, argv);
+  if (command == "priority") return Priority();
 #endif
-  Fail("expected isolate, swap or visit");
+  if (command == "load") return Load(argc, argv);
+  Fail("expected isolate, swap, visit, load or priority");
 }

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C++ LoadSavedModel: variables set without running the restore op, off the requests' threads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.children import Places, run_to_end
+from support.modes import child_environment
+from support.native import Report
+
+#: Model -> whether its restore op only assigns, or what makes it more than that.
+PLANS: Mapping[str, str] = {
+    "ctr/1": "",
+    "ctr/2": "",
+    "big/1": "",
+    "v1_resource/1": "",
+    "v1_partitioned/1": "a slice of a variable is restored",
+    "v1_reference/1": "it has a node of op Assign",
+}
+
+RunLoad = Callable[..., Report]
+
+
+@pytest.fixture(scope="module")
+def load(probe: Path) -> RunLoad:
+    """Runs `load` on directories, with settings."""
+
+    def run(*directories: Path, kind: str = "full", **settings: str) -> Report:
+        extra = {f"TF_MODEL_POOL_{name}": value for name, value in settings.items()}
+        if "TF_MODEL_POOL_POOLS" in extra:
+            extra["TF_MODEL_POOL"] = extra.pop("TF_MODEL_POOL_POOLS")
+        output = run_to_end(
+            [str(probe), "load", kind, *map(str, directories)], child_environment("onednn", extra)
+        )
+        return Report([json.loads(line) for line in output.splitlines()])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def directories(places: Places) -> list[Path]:
+    """A version of every kind of model."""
+    return [places.models / name for name in PLANS]
+
+
+def _contents(report: Report, *without: str) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in without} for line in report.of("content")]
+
+
+@pytest.fixture(scope="module")
+def direct(load: RunLoad, directories: list[Path]) -> Report:
+    """All models loaded with the default settings."""
+    return load(*directories)
+
+
+@pytest.fixture(scope="module")
+def by_graph(load: RunLoad, directories: list[Path]) -> Report:
+    """All models loaded as TensorFlow loads them."""
+    return load(*directories, POOLS="off")
+
+
+def test_variables_are_those_that_the_restore_op_makes(direct: Report, by_graph: Report) -> None:
+    assert len(_contents(direct)) > len(PLANS)
+    assert _contents(direct, "pool") == _contents(by_graph, "pool")
+    assert {line["status"] for line in direct.of("load")} == {"OK"}
+
+
+def test_variables_lie_in_the_pool_of_their_version(direct: Report) -> None:
+    for line in direct.of("content"):
+        assert line["pool"] == ("/".join(Path(line["model"]).parts[-2:]) if line["bytes"] else "")
+
+
+def test_pools_hold_what_they_hold_when_the_graph_restores(
+    load: RunLoad, direct: Report, directories: list[Path]
+) -> None:
+    graph = load(*directories, DIRECT_RESTORE="off")
+    assert _contents(graph) == _contents(direct)
+    fields = ("name", "slot", "bytes_reserved", "num_mappings", "state")
+    pools = [
+        [[pool[field] for field in fields] for pool in report.state("loaded")["pools"]]
+        for report in (direct, graph)
+    ]
+    assert pools[0] == pools[1]
+    assert [line["direct_restores"] for line in graph.of("load")] == [0] * len(directories)
+
+
+def test_only_restores_that_do_more_than_assign_run_the_graph(direct: Report) -> None:
+    done, run = 0, 0
+    for line, why in zip(direct.of("load"), PLANS.values(), strict=True):
+        assert (line["direct_restores"] > done) == (not why), line
+        assert (line["graph_restores"] > run) == bool(why), line
+        if why:
+            assert line["reason"].startswith(why)
+        done, run = line["direct_restores"], line["graph_restores"]
+
+
+def test_a_bundle_without_its_graph_is_restored_by_the_graph(
+    load: RunLoad, places: Places, by_graph: Report
+) -> None:
+    directory = places.models / "ctr" / "1"
+    report = load(directory, kind="lite")
+    (line,) = report.of("load")
+    assert (line["status"], line["direct_restores"]) == ("OK", 0)
+    assert line["reason"] == "the graph is no longer there"
+    expected = [c for c in _contents(by_graph, "pool") if c["model"] == str(directory)]
+    assert _contents(report, "pool") == expected
+
+
+def _break_data(variables: Path) -> None:
+    data = variables / "variables.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+
+
+def _cut_data(variables: Path) -> None:
+    data = variables / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+
+
+def _cut_index(variables: Path) -> None:
+    index = variables / "variables.index"
+    index.write_bytes(index.read_bytes()[:100])
+
+
+def _remove_data(variables: Path) -> None:
+    (variables / "variables.data-00000-of-00001").unlink()
+
+
+@pytest.mark.parametrize("damage", [_break_data, _cut_data, _cut_index, _remove_data])
+def test_a_damaged_checkpoint_gives_tensorflows_own_error(
+    damage: Callable[[Path], None], load: RunLoad, places: Places, tmp_path: Path
+) -> None:
+    # GIVEN a model whose checkpoint is damaged, and a whole one
+    broken = tmp_path / "ctr" / "1"
+    shutil.copytree(places.models / "ctr" / "1", broken)
+    damage(broken / "variables")
+    whole = places.models / "ctr" / "2"
+    # WHEN both are loaded, by us and by TensorFlow alone
+    ours, theirs = load(broken, whole), load(broken, whole, POOLS="off")
+    # THEN the same is said of both
+    said = [[line["status"] for line in report.of("load")] for report in (ours, theirs)]
+    assert said[0] == said[1]
+    assert said[0][0] != "OK"
+    assert said[0][1] == "OK"
+    # AND nothing of the damaged one is left in a pool
+    pools = ours.state("loaded")["pools"]
+    assert {pool["name"] for pool in pools if pool["bytes_in_use"]} == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "policy", "nice"), [("normal", "other", 0), ("low", "other", 10), ("idle", "idle", 0)]
+)
+def test_loads_run_at_the_priority_that_is_set(
+    setting: str, policy: str, nice: int, probe: Path
+) -> None:
+    environment = child_environment("onednn", {"TF_MODEL_POOL_LOAD_PRIORITY": setting})
+    output = run_to_end([str(probe), "priority"], environment)
+    lines = {line["where"]: line for line in map(json.loads, output.splitlines())}
+    seen = {where: (line["policy"], line["nice"]) for where, line in lines.items()}
+    assert seen["before"] == seen["after"] == ("other", 0)
+    assert seen["inside"] == seen["nested"] == (policy, nice)
+    # Lowered for good is only a thread that was made for it.
+    own_thread = lines["inside"]["thread"] != lines["before"]["thread"]
+    assert own_thread == (setting != "normal")
+    assert lines["nested"]["thread"] == lines["inside"]["thread"]

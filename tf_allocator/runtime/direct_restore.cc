@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/runtime/direct_restore.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "tensorflow/core/common_runtime/process_state.h"
+#include "tensorflow/core/framework/resource_var.h"
+#include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/lib/core/refcount.h"
+#include "tensorflow/core/platform/env.h"
+#include "tensorflow/core/platform/mutex.h"
+#include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
+#include "tf_allocator/runtime/checkpoint_size.h"
+
+namespace tensorflow {
+namespace {
+
+// A second reader costs an index and a thread; what it reads should be worth
+// more than that.
+constexpr uint64_t kBytesPerReader = uint64_t{64} << 20;
+// TensorFlow's own restore reads with this many.
+constexpr uint64_t kMaxReaders = 8;
+
+// Holds a pool between the begin and the end of a load.
+class AcquiredPool {
+ public:
+  AcquiredPool(const std::string& prefix, size_t bytes)
+      : id_(ProcessState::singleton()->AcquireModelPool(prefix, bytes)) {}
+  ~AcquiredPool() { ProcessState::singleton()->ReleaseModelPool(id_); }
+  AcquiredPool(const AcquiredPool&) = delete;
+  AcquiredPool& operator=(const AcquiredPool&) = delete;
+
+  Allocator* allocator(DeviceBase* device) const {
+    AllocatorAttributes attributes;
+    attributes.set_model_pool(id_);
+    return device->GetAllocator(attributes);
+  }
+
+ private:
+  const uint8_t id_;
+};
+
+struct Restored {
+  const RestorePlan::Variable* variable;
+  TensorShape shape;
+  Tensor tensor;
+};
+
+// Fills the tensors with as many readers as their sizes are worth.
+absl::Status ReadTensors(const std::string& prefix, uint64_t bytes,
+                         std::vector<Restored>* restored) {
+  std::atomic<size_t> next{0};
+  std::mutex mu;
+  absl::Status first_error;
+  const auto read = [&](BundleReader* reader) {
+    for (size_t i; (i = next.fetch_add(1)) < restored->size();) {
+      Restored& each = (*restored)[i];
+      const absl::Status status =
+          reader->status().ok()
+              ? reader->Lookup(each.variable->key, &each.tensor)
+              : reader->status();
+      if (status.ok()) continue;
+      next.store(restored->size());
+      const std::lock_guard<std::mutex> lock(mu);
+      if (first_error.ok()) first_error = status;
+    }
+  };
+  const uint64_t cpus = std::max(1u, std::thread::hardware_concurrency());
+  const uint64_t readers = std::max<uint64_t>(
+      1, std::min({kMaxReaders, cpus, bytes / kBytesPerReader}));
+  std::vector<std::thread> others;
+  for (uint64_t i = 1; i < readers; ++i) {
+    others.emplace_back([&] {
+      BundleReader reader(Env::Default(), prefix);
+      read(&reader);
+    });
+  }
+  BundleReader reader(Env::Default(), prefix);
+  read(&reader);
+  for (std::thread& other : others) other.join();
+  return first_error;
+}
+
+}  // namespace
+
+std::string DirectRestore(const RestorePlan& plan, const std::string& prefix,
+                          DeviceBase* device, ResourceMgr* resources) {
+  if (plan.variables.empty()) return "";
+  const auto container_of = [&](const RestorePlan::Variable& v) {
+    return v.container.empty() ? resources->default_container() : v.container;
+  };
+  std::vector<Restored> restored;
+  restored.reserve(plan.variables.size());
+  size_t bytes = 0;
+  {
+    BundleReader reader(Env::Default(), prefix);
+    if (!reader.status().ok()) return reader.status().ToString();
+    CheckpointSize size;
+    for (const RestorePlan::Variable& variable : plan.variables) {
+      Var* existing = nullptr;
+      if (resources
+              ->Lookup<Var>(container_of(variable), variable.name, &existing)
+              .ok()) {
+        const core::ScopedUnref unref(existing);
+        return "variable " + variable.name + " is there already";
+      }
+      DataType dtype;
+      TensorShape shape;
+      const absl::Status status =
+          reader.LookupDtypeAndShape(variable.key, &dtype, &shape);
+      if (!status.ok()) return status.ToString();
+      if (dtype != variable.dtype) {
+        return variable.key + " has another type in the checkpoint";
+      }
+      size.Add(variable.key, /*slice=*/"", dtype, shape);
+      restored.push_back({&variable, shape, Tensor()});
+    }
+    bytes = size.BytesInPool(prefix);
+    if (bytes == 0) return "the data files are shorter than the index says";
+  }
+
+  {
+    const AcquiredPool pool(prefix, bytes);
+    Allocator* const allocator = pool.allocator(device);
+    for (Restored& each : restored) {
+      each.tensor = Tensor(allocator, each.variable->dtype, each.shape);
+      if (!each.tensor.IsInitialized()) return "out of memory";
+    }
+    const absl::Status status = ReadTensors(prefix, bytes, &restored);
+    if (!status.ok()) return status.ToString();
+  }
+
+  for (Restored& each : restored) {
+    Var* variable = nullptr;
+    const absl::Status status = resources->LookupOrCreate<Var>(
+        container_of(*each.variable), each.variable->name, &variable,
+        [&each](Var** created) {
+          *created = new Var(each.variable->dtype);
+          return absl::OkStatus();
+        });
+    // Names were free a moment ago, and a session that is being loaded runs
+    // nothing else.
+    if (!status.ok()) return status.ToString();
+    const core::ScopedUnref unref(variable);
+    const mutex_lock lock(*variable->mu());
+    *variable->tensor() = std::move(each.tensor);
+    variable->is_initialized = true;
+  }
+  return "";
+}
+
+}  // namespace tensorflow

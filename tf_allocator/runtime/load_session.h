@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// RestoreSession, the part of LoadSavedModel that restores variables and runs
+// init ops, done in a way that requests do not notice.
+
+#ifndef TF_ALLOCATOR_RUNTIME_LOAD_SESSION_H_
+#define TF_ALLOCATOR_RUNTIME_LOAD_SESSION_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "tensorflow/core/protobuf/config.pb.h"
+#include "tensorflow/core/protobuf/meta_graph.pb.h"
+#include "tensorflow/core/public/session.h"
+
+namespace tensorflow {
+
+// TensorFlow's own.
+using RestoreSessionFunction =
+    std::function<absl::Status(const RunOptions&, const MetaGraphDef&,
+                               const std::string&, std::unique_ptr<Session>*)>;
+
+// Calls `restore_session` with the other arguments, with these differences:
+// - It runs on a load thread (load_thread.h).
+// - A restore op that only assigns the checkpoint's tensors to variables is not
+//   run: the variables are set (direct_restore.h). An init op that does nothing
+//   is not run either. TF_MODEL_POOL_DIRECT_RESTORE=off runs both.
+// - What is run runs on that same thread, not on the inter-op threads that
+//   requests share, unless `run_options` names a pool other than the first.
+// The result, logs and metrics are those of `restore_session`.
+absl::Status RestoreSessionForPools(
+    const RestoreSessionFunction& restore_session,
+    const RunOptions& run_options, const MetaGraphDef& meta_graph,
+    const std::string& export_dir, std::unique_ptr<Session>* session);
+
+}  // namespace tensorflow
+
+#endif  // TF_ALLOCATOR_RUNTIME_LOAD_SESSION_H_

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Threads for the work of loading a model, which may wait for requests.
+
+#ifndef TF_ALLOCATOR_RUNTIME_LOAD_THREAD_H_
+#define TF_ALLOCATOR_RUNTIME_LOAD_THREAD_H_
+
+#include <functional>
+
+namespace tf_model_pool {
+
+// Calls `work` on a thread of its own with the priority that
+// TF_MODEL_POOL_LOAD_PRIORITY names, and returns when it is done. A process
+// without privileges can lower a thread's priority but not raise it again,
+// hence the thread. Threads that `work` starts inherit the priority: it should
+// start none that outlive it. With priority `normal`, with pools off, or on
+// such a thread already, calls `work` on the calling thread. An exception ends
+// the process.
+void RunAtLoadPriority(const std::function<void()>& work);
+
+}  // namespace tf_model_pool
+
+#endif  // TF_ALLOCATOR_RUNTIME_LOAD_THREAD_H_
