@@ -20,6 +20,7 @@ status 0 only if all of it passed. BENCH-ARGUMENTS go to `python -m tf_model_poo
 
   --python PROGRAM    interpreter of the wheel's Python version (python3)
   --package NAME      tensorflow-cpu or tensorflow (tensorflow-cpu)
+  --wheel FILE        a patched wheel of VERSION that is there, in place of building one
   --output DIR        where the results go (.build/ci/VERSION)
   --build-only        stop when the wheel is made
   --skip-tests        no test suite
@@ -52,7 +53,7 @@ say() {
 
 # Sets the options and VERSION.
 parse() {
-  PYTHON=python3 PACKAGE=tensorflow-cpu OUTPUT='' VERSION='' MODELS=() BENCH_ARGUMENTS=()
+  PYTHON=python3 PACKAGE=tensorflow-cpu OUTPUT='' VERSION='' WHEEL='' MODELS=() BENCH_ARGUMENTS=()
   RUN_BUILD_ONLY='' RUN_TESTS=1 RUN_BENCH=1
   while (($#)); do
     case $1 in
@@ -60,11 +61,12 @@ parse() {
       --build-only) RUN_BUILD_ONLY=1 ;;
       --skip-tests) RUN_TESTS='' ;;
       --skip-bench) RUN_BENCH='' ;;
-      --python | --package | --output | --model)
+      --python | --package | --wheel | --output | --model)
         (($# >= 2)) || fail "$1 needs a value; see ci/release.sh -h"
         case $1 in
           --python) PYTHON=$2 ;;
           --package) PACKAGE=$2 ;;
+          --wheel) WHEEL=$2 ;;
           --output) OUTPUT=$2 ;;
           --model) MODELS+=("$2") ;;
         esac
@@ -81,6 +83,8 @@ parse() {
   done
   [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] \
     || fail "expected a TensorFlow version such as 2.20.0, got '${VERSION:-nothing}'"
+  [[ -z $WHEEL || $WHEEL == *-"$VERSION"+modelpool.*.whl && -f $WHEEL ]] \
+    || fail "--wheel $WHEEL is not a file of a patched wheel of $VERSION"
   local model
   for model in "${MODELS[@]}"; do
     [[ -d $model ]] || fail "--model $model is not a directory"
@@ -126,7 +130,7 @@ make_tools() {
 
 # Before anything is installed: is there such a wheel?
 need_release() {
-  PYTHONPATH=python "$TOOLS_PYTHON" - "$VERSION" "$PACKAGE" "$TAG" <<'CODE'
+  PYTHONPATH=python "$TOOLS_PYTHON" -W ignore - "$VERSION" "$PACKAGE" "$TAG" <<'CODE'
 import platform
 import sys
 
@@ -142,8 +146,9 @@ except UnsupportedWheelError as error:
 CODE
 }
 
-# Sets WHEEL.
+# Sets WHEEL, unless it was named.
 build() {
+  if [[ -n $WHEEL ]]; then return; fi
   say "build the wheel of $PACKAGE $VERSION for $TAG"
   WHEEL=$(tool tf_model_pool build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
     --python-tag "$TAG" --python "$PYTHON" --output dist)

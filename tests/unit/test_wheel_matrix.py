@@ -121,6 +121,15 @@ def test_two_results_of_one_wheel_in_a_file_are_an_error(tmp_path: Path) -> None
         matrix.read_results(path)
 
 
+def test_pythons_of_a_release_with_different_libraries_are_not_recorded(checkout: Path) -> None:
+    other = dataclasses.replace(SAMPLE, python_tag="cp312", library_sha256="4" * 64)
+    matrix.main(["record", write_result(checkout / "a.json", SAMPLE)], root=checkout)
+    before = (checkout / matrix.RECORDED).read_text()
+    with pytest.raises(matrix.ResultsError, match="for cp311 and cp312 have different libraries"):
+        matrix.main(["record", write_result(checkout / "b.json", other)], root=checkout)
+    assert (checkout / matrix.RECORDED).read_text() == before
+
+
 def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
     # GIVEN a wheel without a native module, a test run, and no benchmark
     wheel = tmp_path / SAMPLE.wheel
@@ -148,7 +157,11 @@ def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
 
 
 def test_the_table_of_the_docs_is_in_step_with_the_recorded_results() -> None:
-    assert matrix.main(["table", "--check"]) == 0
+    assert matrix.main(["table", "--check"], root=ROOT) == 0
+
+
+def test_the_library_of_a_release_is_the_same_for_every_python() -> None:
+    matrix.check_libraries(matrix.read_results(ROOT / matrix.RECORDED))
 
 
 def test_recorded_results_are_of_wheels_that_the_builder_knows() -> None:

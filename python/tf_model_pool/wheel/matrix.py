@@ -169,6 +169,22 @@ def merge(old: Iterable[Result], new: Iterable[Result]) -> list[Result]:
     return sorted({r.key: r for r in [*old, *new]}.values(), key=lambda result: result.key)
 
 
+def check_libraries(results: Iterable[Result]) -> None:
+    """Checks that all Pythons of a release have one library, byte for byte: it has no Python in it.
+
+    Raises `ResultsError`, also for results that were made from different sources of this project.
+    """
+    first: dict[tuple[str, str], Result] = {}
+    for result in results:
+        other = first.setdefault((result.package, result.version), result)
+        if other.library_sha256 != result.library_sha256:
+            raise ResultsError(
+                f"the wheels of {result.package} {result.version} for {other.python_tag} and "
+                f"{result.python_tag} have different libraries; record all Pythons of a release "
+                "from the same sources, compiler and tools"
+            )
+
+
 def to_json(results: Iterable[Result]) -> str:
     """The text of a file of results."""
     entries = [dataclasses.asdict(result) for result in results]
@@ -235,6 +251,7 @@ def main(arguments: Sequence[str], root: Path = _ROOT) -> int:
     results = read_results(recorded) if recorded.is_file() else []
     if args.command == "record":
         results = merge(results, [r for path in args.results for r in read_results(path)])
+        check_libraries(results)
         _write(recorded, to_json(results))
     before = page.read_text(encoding="utf-8")
     after = with_table(before, table(results))
