@@ -30,6 +30,7 @@ SAMPLE = matrix.Result(
     library_sha256="3" * 64,
     binding="native",
     compiler="g++ 12",
+    selection="",
     tests={"passed": 100, "failed": 0, "skipped": 1},
     gate="passed",
 )
@@ -50,7 +51,7 @@ def write_result(path: Path, result: matrix.Result) -> str:
 def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> None:
     # GIVEN a result, then a newer one of the same wheel, and one of an older release
     older = dataclasses.replace(SAMPLE, version="2.9.0", tests=None, gate=None, binding="c")
-    again = dataclasses.replace(SAMPLE, date="2026-02-03")
+    again = dataclasses.replace(SAMPLE, date="2026-02-03", selection="onednn")
     for number, result in enumerate((older, SAMPLE, again)):
         path = write_result(checkout / f"{number}.json", result)
         # WHEN
@@ -59,8 +60,8 @@ def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> Non
     assert matrix.read_results(checkout / matrix.RECORDED) == [again, older]
     rows = [line for line in (checkout / matrix.PAGE).read_text().splitlines() if "2." in line]
     assert "| 2.20.0 | tensorflow-cpu | cp311 | native module | 250.0 | +1.0 |" in rows[0]
-    assert rows[0].endswith("| 100, 0, 1 | passed | 2026-02-03 |")
-    assert rows[1].endswith("| C interface | 250.0 | +1.0 | not run | not run | 2026-01-02 |")
+    assert rows[0].endswith("| `onednn` | 100, 0, 1 | passed | 2026-02-03 |")
+    assert rows[1].endswith("| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |")
 
 
 def test_a_table_that_is_not_in_step_is_found_and_mended(checkout: Path) -> None:
@@ -145,10 +146,12 @@ def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
     (tmp_path / "base.whl").write_bytes(b"released")
     (tmp_path / "junit.xml").write_text(JUNIT)
     # WHEN
-    found = matrix.summarise(wheel, tmp_path / "base.whl", tmp_path, datetime.date(2026, 1, 2))
+    today = datetime.date(2026, 1, 2)
+    found = matrix.summarise(wheel, tmp_path / "base.whl", tmp_path, "onednn", today)
     # THEN
     assert (found.package, found.version, found.python_tag) == ("tensorflow-cpu", "2.20.0", "cp311")
     assert (found.binding, found.gate, found.date) == ("c", None, "2026-01-02")
+    assert found.selection == "onednn"
     assert found.added_bytes == wheel.stat().st_size - len(b"released")
     assert found.tests == {"passed": 5, "failed": 2, "skipped": 2}
 
