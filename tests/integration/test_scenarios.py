@@ -3,6 +3,10 @@
 
 The checks are the methods of the classes in `scenarios/`. Those that run with both TensorFlows
 must also have recorded the same values: outputs, restored bytes, errors, trained weights.
+
+Where the library is preloaded into the released TensorFlow, the code that runs is the patched
+TensorFlow's; what differs is how TensorFlow comes to call it. So the checks of isolation run that
+way too, with one allocator.
 """
 
 from __future__ import annotations
@@ -25,16 +29,22 @@ class Case:
     group: Group
     mode: str
     check: str
+    pythons: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.group.file.stem}.{self.group.name}-{self.mode}-{self.check}"
+        way = "preload-" if "preload" in self.pythons else ""
+        return f"{self.group.file.stem}.{self.group.name}-{way}{self.mode}-{self.check}"
 
 
 CASES = [
-    Case(group, mode, check)
+    Case(group, mode, check, group.pythons)
     for file in sorted(SCENARIOS.glob("*.py"))
     for group in read_groups(file)
     for mode in group.modes
+    for check in group.checks
+] + [
+    Case(group, "onednn", check, ("preload",))
+    for group in read_groups(SCENARIOS / "isolation.py")
     for check in group.checks
 ]
 
@@ -43,7 +53,7 @@ CASES = [
 def test_scenario(case: Case, runner: ScenarioRunner) -> None:
     results = {
         python: runner.start(case.group, case.mode, python).result()[case.check]
-        for python in case.group.pythons
+        for python in case.pythons
     }
     for python, result in results.items():
         assert not result.message, f"with the {python} TensorFlow:\n{result.message}"
