@@ -473,6 +473,8 @@ def _advise_inactive(tensorflow: TensorFlowInfo, pools: PoolInfo, add: Any) -> N
         add("Install the patched wheel again in a clean virtual environment.", reason)
     elif "was not preloaded" in reason:
         add(api.HOW_TO_RUN, reason)
+    elif pools.preloaded:
+        add(api.HOW_TO_GET_LIBRARY, reason)
     else:
         if tensorflow.distribution not in (None, "tensorflow-cpu"):
             add(

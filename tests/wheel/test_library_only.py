@@ -254,7 +254,7 @@ def test_another_version_of_tensorflow_runs_its_own_functions(
     assert answers == ORIGINAL
     assert stderr == (
         "tf_model_pool: the preloaded library is for TensorFlow 9.9.0, and this is TensorFlow "
-        "9.8.1; model pools are off in this process\n"
+        "9.8.1; it leaves this process as it is\n"
     )
 
 
@@ -270,7 +270,7 @@ def test_a_library_without_the_functions_leaves_tensorflow_its_own(installed: In
     fake_release.compile_shared("int nothing;", installed.package / LIBRARY)
     answers, stderr = installed.ask()
     assert answers == ORIGINAL
-    assert "does not define its hooks" in stderr
+    assert "does not define the hooks" in stderr
 
 
 PROGRAM = "int main(int argc, char**) { return 40 + argc; }"

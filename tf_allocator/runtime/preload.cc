@@ -38,8 +38,7 @@ void Report(const char* what, const char* detail) {
   static int reported = 0;
   if (__atomic_exchange_n(&reported, 1, __ATOMIC_RELAXED) != 0) return;
   fprintf(stderr,
-          "tf_model_pool: %s%s; model pools are off in this process\n", what,
-          detail);
+          "tf_model_pool: %s%s; it leaves this process as it is\n", what, detail);
 }
 
 // Whether the TensorFlow of this process is the version whose headers the
@@ -63,10 +62,10 @@ bool TensorFlowFits() {
 
 // libtf_model_pool.so, which lies beside this library; nullptr, reported,
 // where it cannot be had.
-void* Library() {
-  // A program may have loaded it already, as the Python binding does.
-  if (void* loaded = Loaded(kLibrary)) return loaded;
+void* FindLibrary() {
   if (!TensorFlowFits()) return nullptr;
+  // It may be there: the Python binding and patched libraries bring it.
+  if (void* loaded = Loaded(kLibrary)) return loaded;
   Dl_info self;
   char path[4096];
   if (dladdr(reinterpret_cast<const void*>(&Report), &self) == 0) {
@@ -87,6 +86,23 @@ void* Library() {
   return library;
 }
 
+// What FindLibrary() found first: all hooks of a process lead to one place. No
+// lock, because dlopen takes the loader's, which may be waiting for a hook.
+void* Library() {
+  static void* kept = nullptr;
+  static char none;
+  void* library = __atomic_load_n(&kept, __ATOMIC_ACQUIRE);
+  if (library == nullptr) {
+    void* found = FindLibrary();
+    if (found == nullptr) found = &none;
+    if (__atomic_compare_exchange_n(&kept, &library, found, false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+      library = found;
+    }
+  }
+  return library == &none ? nullptr : library;
+}
+
 }  // namespace
 
 extern "C" {
@@ -103,7 +119,7 @@ tf_model_pool_preload_resolve(size_t index) {
   const void* target = nullptr;
   if (void* library = Library()) {
     target = dlsym(library, hook.symbol);
-    if (target == nullptr) Report(kLibrary, " does not define its hooks");
+    if (target == nullptr) Report(kLibrary, " does not define the hooks");
   }
   if (target == nullptr) {
     void* home = Loaded(hook.home);
