@@ -98,15 +98,16 @@ class Installed(NamedTuple):
     package: Path
     tensorflow: Path
 
-    def ask(self, preload: Path | None = None) -> tuple[dict[str, int], str]:
-        """The functions' answers in a process with `preload`, and its standard error."""
-        return ask(self.tensorflow, preload or self.package / PRELOAD)
+    def ask(self) -> tuple[dict[str, int], str]:
+        """As `ask`, with the library of the distribution."""
+        return ask(self.tensorflow, str(self.package / PRELOAD))
 
 
-def ask(tensorflow: Path, preload: Path) -> tuple[dict[str, int], str]:
+def ask(tensorflow: Path, preload: str) -> tuple[dict[str, int], str]:
+    """The functions' answers in a process with `preload`, and its standard error."""
     done = subprocess.run(
         [sys.executable, "-c", ASK, str(tensorflow)],
-        env={**os.environ, "LD_PRELOAD": str(preload)},
+        env={**os.environ, "LD_PRELOAD": preload},
         capture_output=True,
         text=True,
         check=True,
@@ -243,14 +244,14 @@ def test_calls_of_tensorflows_reach_the_library(installed: Installed) -> None:
 
 
 def test_without_it_nothing_changes(installed: Installed) -> None:
-    assert installed.ask(Path("")) == (ORIGINAL, "")
+    assert ask(installed.tensorflow, "") == (ORIGINAL, "")
 
 
 def test_another_version_of_tensorflow_runs_its_own_functions(
     installed: Installed, tmp_path: Path
 ) -> None:
     other = make_tensorflow(tmp_path / "other", "9.8.1")
-    answers, stderr = ask(other, installed.package / PRELOAD)
+    answers, stderr = ask(other, str(installed.package / PRELOAD))
     assert answers == ORIGINAL
     assert stderr == (
         "tf_model_pool: the preloaded library is for TensorFlow 9.9.0, and this is TensorFlow "
