@@ -135,6 +135,7 @@ tf_model_pool_preload_resolve(size_t index) {
 }
 
 const void* tf_model_pool_preload_target(const char* symbol) {
+  Library();
   for (size_t i = 0; i < kNumHooks; ++i) {
     if (strcmp(symbol, kHooks[i].symbol) == 0) {
       return tf_model_pool_preload_resolve(i);
