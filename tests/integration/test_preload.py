@@ -83,13 +83,9 @@ def test_without_run_the_package_says_how_to_start_the_program(untouched: Untouc
 
 
 def test_doctor_finds_the_pools_active(untouched: Untouched) -> None:
-    doctor = [str(untouched.python), "-m", "tf_model_pool", "doctor"]
+    doctor = [str(untouched.python), "-m", "tf_model_pool", "doctor", "--json"]
     # It fails where pools are not active.
-    text = run_to_end([*untouched.through, *doctor], untouched.environment())
-    assert "no; the library is preloaded" in text
-    report = json.loads(
-        run_to_end([*untouched.through, *doctor, "--json"], untouched.environment())
-    )
+    report = json.loads(run_to_end([*untouched.through, *doctor], untouched.environment()))
     assert report["healthy"]
     assert report["pools"]["preloaded"]
     assert not report["tensorflow"]["patched"]

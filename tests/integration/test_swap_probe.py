@@ -340,8 +340,8 @@ def test_a_version_without_a_slot_counts_as_a_fallback(
     loads = _points(report, "first unloaded", "fallback_loads")[()]
     announced = _points(report, "first unloaded", "fallback_bytes")[()]
     assert loads > 0
-    # The second version is as large as the first one.
-    assert announced == _points(report, "first loaded", "bytes_in_use").popitem()[1]
+    # The second version is as large as the first one, of which the restore's own tensors are gone.
+    assert announced >= _points(report, "first loaded", "bytes_in_use").popitem()[1]
     # The third one takes the slot that the first one left.
     assert _points(report, "third loaded", "fallback_loads") == {(): loads}
     assert _points(report, "third loaded", "version_loads") == {("new",): 1, ("reused",): 1}
