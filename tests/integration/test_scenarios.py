@@ -5,8 +5,8 @@ The checks are the methods of the classes in `scenarios/`. Those that run with b
 must also have recorded the same values: outputs, restored bytes, errors, trained weights.
 
 Where the library is preloaded into the released TensorFlow, the code that runs is the patched
-TensorFlow's; what differs is how TensorFlow comes to call it. So the checks of isolation run that
-way too, with one allocator.
+TensorFlow's; what differs is how TensorFlow comes to call it. So the checks of isolation and of
+restored values run that way too, with one allocator.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from support.children import ScenarioRunner, record_differences
 from support.scenario import Group, read_groups
 
 SCENARIOS = Path(__file__).parent / "scenarios"
+PRELOADED = ("isolation.py", "restore.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Case:
         return f"{self.group.file.stem}.{self.group.name}-{way}{self.mode}-{self.check}"
 
 
+_PRELOADED_AS = {"patched": "preload"}
 CASES = [
     Case(group, mode, check, group.pythons)
     for file in sorted(SCENARIOS.glob("*.py"))
@@ -43,8 +45,10 @@ CASES = [
     for mode in group.modes
     for check in group.checks
 ] + [
-    Case(group, "onednn", check, ("preload",))
-    for group in read_groups(SCENARIOS / "isolation.py")
+    Case(group, "onednn", check, tuple(_PRELOADED_AS.get(p, p) for p in group.pythons))
+    for name in PRELOADED
+    for group in read_groups(SCENARIOS / name)
+    if "patched" in group.pythons
     for check in group.checks
 ]
 
@@ -57,6 +61,7 @@ def test_scenario(case: Case, runner: ScenarioRunner) -> None:
     }
     for python, result in results.items():
         assert not result.message, f"with the {python} TensorFlow:\n{result.message}"
-    if len(results) > 1:
-        differences = record_differences(results["stock"].records, results["patched"].records)
-        assert differences == []
+    stock = results.pop("stock", None)
+    for python, result in results.items():
+        if stock is not None:
+            assert record_differences(stock.records, result.records) == [], python
