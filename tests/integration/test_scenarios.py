@@ -48,7 +48,7 @@ CASES = [
     Case(group, "onednn", check, tuple(_PRELOADED_AS.get(p, p) for p in group.pythons))
     for name in PRELOADED
     for group in read_groups(SCENARIOS / name)
-    if "patched" in group.pythons
+    if "patched" in group.pythons and not group.environment
     for check in group.checks
 ]
 
