@@ -59,9 +59,9 @@ def install(
     }
     (package / "build_info.json").write_text(json.dumps(build_info), encoding="utf-8")
     if library:
+        path = package / run_command.PRELOAD_LIBRARY
         subprocess.run(
-            ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-nodefaultlibs"]
-            + ["-o", str(package / run_command.PRELOAD_LIBRARY)],
+            ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-nodefaultlibs", "-o", str(path)],
             input='extern "C" const void* tf_model_pool_preload_target() { return nullptr; }',
             text=True,
             check=True,
@@ -148,9 +148,7 @@ def test_a_script_is_started_through_its_interpreter(site: Path, tmp_path: Path)
 @pytest.mark.parametrize("separator", [":", " "])
 def test_a_library_that_is_preloaded_already_stays_in_front(site: Path, separator: str) -> None:
     preset = f"libm.so.6{separator}libdl.so.2"
-    done = run(
-        site, "--", "sh", "-c", "echo $LD_PRELOAD", environment={"LD_PRELOAD": preset}
-    )
+    done = run(site, "--", "sh", "-c", "echo $LD_PRELOAD", environment={"LD_PRELOAD": preset})
     assert done.stdout == f"libm.so.6:libdl.so.2:{library_of(site)}\n"
 
 

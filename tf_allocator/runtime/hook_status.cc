@@ -35,9 +35,8 @@ bool LeadsToUs(const void* address) {
   const void* base = LibraryBase(address);
   if (base == nullptr) return false;
   if (base == OurBase()) return true;
-  const auto target =
-      reinterpret_cast<decltype(&tf_model_pool_preload_target)>(
-          dlsym(RTLD_DEFAULT, "tf_model_pool_preload_target"));
+  const auto target = reinterpret_cast<decltype(&tf_model_pool_preload_target)>(
+      dlsym(RTLD_DEFAULT, "tf_model_pool_preload_target"));
   Dl_info info;
   if (target == nullptr ||
       base != LibraryBase(reinterpret_cast<const void*>(target)) ||

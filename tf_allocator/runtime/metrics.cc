@@ -28,12 +28,12 @@ template <typename Definition, typename Collect>
 void Register(const Definition* definition, Collect collect) {
   // The handle would unregister the metric; the process never does.
   monitoring::CollectionRegistry::Default()
-      ->Register(definition,
-                 [definition,
-                  collect](monitoring::MetricCollectorGetter getter) {
-                   auto collector = getter.Get(definition);
-                   collect(&collector);
-                 })
+      ->Register(
+          definition,
+          [definition, collect](monitoring::MetricCollectorGetter getter) {
+            auto collector = getter.Get(definition);
+            collect(&collector);
+          })
       .release();
 }
 
@@ -98,7 +98,8 @@ void RegisterModelPoolMetrics(const PoolRegistry* pools) {
            });
 
   OfTheProcess<MetricKind::kGauge>(
-      pools, "limit_bytes", "What all pools together may reserve, 0 = no limit.",
+      pools, "limit_bytes",
+      "What all pools together may reserve, 0 = no limit.",
       [](const Totals& totals) { return totals.limit_bytes; });
   Register(new MetricDef<MetricKind::kCumulative, int64_t, 1>(
                FullName("version_loads"),

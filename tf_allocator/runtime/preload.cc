@@ -37,8 +37,8 @@ void* Loaded(const char* soname) {
 void Report(const char* what, const char* detail) {
   static int reported = 0;
   if (__atomic_exchange_n(&reported, 1, __ATOMIC_RELAXED) != 0) return;
-  fprintf(stderr,
-          "tf_model_pool: %s%s; it leaves this process as it is\n", what, detail);
+  fprintf(stderr, "tf_model_pool: %s%s; it leaves this process as it is\n",
+          what, detail);
 }
 
 // Whether the TensorFlow of this process is the version whose headers the
@@ -54,7 +54,8 @@ bool TensorFlowFits() {
   const char* found = version == nullptr ? "of unknown version" : version();
   if (strcmp(found, TF_MODEL_POOL_TENSORFLOW_VERSION) == 0) return true;
   Report(
-      "the preloaded library is for TensorFlow " TF_MODEL_POOL_TENSORFLOW_VERSION
+      "the preloaded library is for "
+      "TensorFlow " TF_MODEL_POOL_TENSORFLOW_VERSION
       ", and this is TensorFlow ",
       found);
   return false;
@@ -108,8 +109,8 @@ void* Library() {
 extern "C" {
 
 // Where each hook jumps to: at first, to its `first call` below.
-__attribute__((visibility("hidden"))) extern const void*
-    tf_model_pool_preload_targets[kNumHooks];
+__attribute__((visibility(
+    "hidden"))) extern const void* tf_model_pool_preload_targets[kNumHooks];
 
 // Finds, keeps and returns what hook `index` leads to: the library's function
 // or, where there are to be no pools, TensorFlow's own.
@@ -149,19 +150,24 @@ const void* tf_model_pool_preload_target(const char* symbol) {
 // A hook passes its arguments on as they are, whatever they are: it jumps. On
 // its first call it saves every register that can hold an argument (System V
 // ABI, x86-64) around the search for its target.
-#define HOOK(index, symbol)                                     \
-  asm(".pushsection .text\n"                                    \
-      ".p2align 4\n"                                            \
-      ".globl " symbol "\n"                                     \
-      ".type " symbol ", @function\n"                           \
-      symbol ":\n"                                              \
-      "  endbr64\n"                                             \
-      "  jmp *tf_model_pool_preload_targets+8*" index "(%rip)\n" \
-      ".size " symbol ", .-" symbol "\n"                        \
-      ".Lfirst_call_" index ":\n"                               \
-      "  endbr64\n"                                             \
-      "  pushq $" index "\n"                                    \
-      "  jmp .Lresolve\n"                                       \
+#define HOOK(index, symbol)                           \
+  asm(".pushsection .text\n"                          \
+      ".p2align 4\n"                                  \
+      ".globl " symbol                                \
+      "\n"                                            \
+      ".type " symbol ", @function\n" symbol          \
+      ":\n"                                           \
+      "  endbr64\n"                                   \
+      "  jmp *tf_model_pool_preload_targets+8*" index \
+      "(%rip)\n"                                      \
+      ".size " symbol ", .-" symbol                   \
+      "\n"                                            \
+      ".Lfirst_call_" index                           \
+      ":\n"                                           \
+      "  endbr64\n"                                   \
+      "  pushq $" index                               \
+      "\n"                                            \
+      "  jmp .Lresolve\n"                             \
       ".popsection\n")
 
 HOOK("0", TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL);

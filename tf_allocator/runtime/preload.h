@@ -19,8 +19,8 @@
 extern "C" {
 
 // The function that the hook of this mangled name leads to; nullptr where there
-// is no such hook. Loads libtf_model_pool.so in either case. Found by name in the
-// process: a process that does not have it was not started with the library
+// is no such hook. Loads libtf_model_pool.so in either case. Found by name in
+// the process: a process that does not have it was not started with the library
 // preloaded. Thread-safe.
 // REQUIRES: TensorFlow is loaded.
 const void* tf_model_pool_preload_target(const char* symbol);

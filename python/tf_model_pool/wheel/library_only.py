@@ -130,9 +130,7 @@ def _tag(patched: Path, objects: Iterable[Path]) -> str:
     return f"{python}-{abi}-{platform_tag(platform.partition('.')[0], objects, brought)}"
 
 
-def _build_info(
-    info: Mapping[str, Any], released: Path, wheel: source.Input, tag: str
-) -> bytes:
+def _build_info(info: Mapping[str, Any], released: Path, wheel: source.Input, tag: str) -> bytes:
     with zipfile.ZipFile(released) as base:
         record_name = f"{metadata.dist_info_of(base.namelist())}/RECORD"
         record = metadata.read_record(base.read(record_name).decode("utf-8"))

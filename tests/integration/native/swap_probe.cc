@@ -128,7 +128,8 @@ void PrintState(const std::string& when) {
     first = false;
     line += "{\"name\":" + Quoted(pool.name) +
             ",\"model_dir\":" + Quoted(pool.model_dir) +
-            ",\"version\":" + Quoted(pool.version) + ",\"slot\":" + Quoted(std::string(1, pool.slot)) +
+            ",\"version\":" + Quoted(pool.version) +
+            ",\"slot\":" + Quoted(std::string(1, pool.slot)) +
             ",\"state\":" + Quoted(tf_model_pool::PoolStateName(pool.state)) +
             ",\"bytes_in_use\":" + Number(pool.bytes_in_use) +
             ",\"bytes_reserved\":" + Number(pool.bytes_reserved) +
@@ -427,8 +428,8 @@ void PrintMetrics(const std::string& when) {
       }
       if (!first) line += ',';
       first = false;
-      line += "{\"value\":" + std::to_string(point->int64_value) +
-              ",\"labels\":{";
+      line +=
+          "{\"value\":" + std::to_string(point->int64_value) + ",\"labels\":{";
       for (size_t i = 0; i < point->labels.size(); ++i) {
         if (i > 0) line += ',';
         line += Quoted(point->labels[i].name) + ":" +

@@ -98,7 +98,7 @@ class FakeSystemMemory : public SystemMemory {
 
   std::atomic<size_t> max_reserve{kArena};
   std::atomic<bool> refuse_commits{false};
-  std::function<void()> on_commit;    // set before use, as the next one
+  std::function<void()> on_commit;  // set before use, as the next one
   std::function<void()> on_decommit;
 
  private:
