@@ -97,20 +97,22 @@ def places(tensorflow_directory: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def runner(
-    places: Places, stock_python: Path, preload_site: Path, request: pytest.FixtureRequest
+    places: Places, stock_python: Path, request: pytest.FixtureRequest
 ) -> Iterator[ScenarioRunner]:
     """Runs scenarios; those of all selected tests start at once, as many as there are CPUs."""
-    all_places = dataclasses.replace(
-        places,
-        pythons={**places.pythons, "stock": stock_python, "preload": stock_python},
-        preload_site=preload_site,
-    )
+    found = (getattr(getattr(i, "callspec", None), "params", {}) for i in request.session.items)
+    cases = [params["case"] for params in found if "case" in params]
+    all_places = dataclasses.replace(places, pythons={**places.pythons, "stock": stock_python})
+    if any("preload" in case.pythons for case in cases):
+        all_places = dataclasses.replace(
+            all_places,
+            pythons={**all_places.pythons, "preload": stock_python},
+            preload_site=request.getfixturevalue("preload_site"),
+        )
     scenario_runner = ScenarioRunner(all_places, workers=max(1, min(4, os.cpu_count() or 1)))
-    for item in request.session.items:
-        case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
-        if case is not None:
-            for python in case.pythons:
-                scenario_runner.start(case.group, case.mode, python)
+    for case in cases:
+        for python in case.pythons:
+            scenario_runner.start(case.group, case.mode, python)
     yield scenario_runner
     scenario_runner.close()
 
