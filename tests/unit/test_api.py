@@ -614,7 +614,7 @@ def test_other_types_are_refused_by_name(native: FakeNative, value: object) -> N
 
 def test_build_info_is_the_packaged_file(package_dir: Path) -> None:
     (package_dir / "build_info.json").write_text(json.dumps({"base": "x"}), encoding="utf-8")
-    assert api.build_info() == {"base": "x"}
+    assert api.build_info() == {"base": "x", "binding": "c"}
 
 
 def test_missing_build_info_says_where_it_was_expected(package_dir: Path) -> None:
