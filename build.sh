@@ -22,6 +22,8 @@ usage: ./build.sh [STAGE]
   test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
                        pytest, which gets ARGUMENTS
   pool-tests           the C++ tests alone
+  patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
+                       generate, sources; patches -h
   env                  make the wheel and the environment with it; print its interpreter
   clean                remove .build/ and dist/
   -h, --help           this text
@@ -214,6 +216,11 @@ main() {
     wheel) make_wheel; echo "$WHEEL" ;;
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
     pool-tests) pool_tests ;;
+    patches)
+      shift
+      make_build_venv
+      PYTHONPATH=python "$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@"
+      ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;
   esac
