@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes the patched TensorFlow wheel in dist/, and proves or tests it in a virtual environment.
 set -euo pipefail
+readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly STATE=.build
@@ -219,7 +220,9 @@ main() {
     patches)
       shift
       make_build_venv
-      PYTHONPATH=python "$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@"
+      # Its arguments are paths as the caller sees them.
+      (ROOT=$PWD && cd "$CALLED_FROM" \
+        && PYTHONPATH=$ROOT/python "$ROOT/$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@")
       ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;

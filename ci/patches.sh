@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Checks every patch series; with TensorFlow's sources of a release, tries its series too.
 set -euo pipefail
+readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
@@ -24,7 +25,7 @@ VERSION=
 while (($#)); do
   case $1 in
     -h | --help) usage; exit ;;
-    --source) SOURCE=${2:?--source needs a directory}; shift 2 ;;
+    --source) SOURCE=$(cd "$CALLED_FROM" && realpath "${2:?--source needs a directory}"); shift 2 ;;
     --tensorflow-version) VERSION=${2:?--tensorflow-version needs a version}; shift 2 ;;
     *) usage >&2; fail "unknown argument: $1" ;;
   esac

@@ -98,7 +98,7 @@ def test_functions_and_comments_are_no_data(project: Project, line: str) -> None
 
 def test_a_long_patch_is_refused(project: Project) -> None:
     path = project.patch(OWN)
-    text = path.read_text().replace("@@ -6,6 +6,7 @@", "@@ -6,6 +6,127 @@")
+    text = path.read_text().replace("@@ -7,6 +7,7 @@", "@@ -7,6 +7,127 @@")
     path.write_text(text.replace("+  int AcquireModelPool();\n", 121 * "+  int Acquire();\n"))
     assert any("adds 121 lines, more than 120" in line for line in problems(project))
 
@@ -231,7 +231,7 @@ def test_crlf_sources_are_refused(project: Project) -> None:
 def test_a_hunk_with_other_lines_than_git_shows_is_refused(project: Project) -> None:
     # One line of context less is still a valid patch, but not what git exports.
     path = project.patch(OWN)
-    text = path.read_text().replace("@@ -6,6 +6,7 @@", "@@ -6,5 +6,6 @@")
+    text = path.read_text().replace("@@ -7,6 +7,7 @@", "@@ -7,5 +7,6 @@")
     path.write_text(text.replace("   void Member8();\n", ""))
     assert problems(project) == []
     assert any(f"{OWN} exported again differs" in line for line in problems_with_source(project))

@@ -54,9 +54,9 @@ def test_a_trailer_goes_on_in_indented_lines(text: str) -> None:
         ("diff --git", "diff", "changes no file"),
         ("Subject: [PATCH] ", "Subject: ", "no line 'Subject"),
         ("Upstream: not submitted.", "Drop-When: later.", "trailer Drop-When is there twice"),
-        ("@@ -6,6 +6,7 @@", "@@ -6,6 +6,8 @@", "not a readable patch"),
-        ("@@ -6,6 +6,7 @@", "@@ -6,6 +6,6 @@", "not a readable patch|edited by hand"),
-        ("@@ -6,6 +6,7 @@", "@@ -6,5 +6,6 @@", "not a readable patch|edited by hand"),
+        ("@@ -7,6 +7,7 @@", "@@ -7,6 +7,8 @@", "not a readable patch"),
+        ("@@ -7,6 +7,7 @@", "@@ -7,6 +7,6 @@", "not a readable patch|edited by hand"),
+        ("@@ -7,6 +7,7 @@", "@@ -7,5 +7,6 @@", "not a readable patch|edited by hand"),
         ("\nindex [0-9a-f]{40}", "\nindex 0123456", "no full index hashes"),
         ("\nindex ", "\nold mode 100644\nnew mode 100755\nindex ", "changes the mode"),
     ],
@@ -87,8 +87,8 @@ def test_a_change_fits_the_file_that_it_was_made_from(text: str) -> None:
 
 
 def test_in_the_file_that_it_was_made_from_a_hunk_may_not_move(text: str) -> None:
-    (change,) = parsed(text.replace("@@ -6,6 +6,7 @@", "@@ -7,6 +7,7 @@")).changes
-    with pytest.raises(PatchError, match="stand at line 6, not 7"):
+    (change,) = parsed(text.replace("@@ -7,6 +7,7 @@", "@@ -8,6 +8,7 @@")).changes
+    with pytest.raises(PatchError, match="stand at line 7, not 8"):
         change.apply(HEADER_TEXT)
 
 
@@ -99,11 +99,11 @@ def test_in_another_file_a_hunk_may_move(text: str) -> None:
 
 
 DAMAGE: list[tuple[Callable[[str], str], str]] = [
-    (lambda t: t.replace("Member4", "Member44"), "hunk 1 .* line 7 is .*Member44"),
+    (lambda t: t.replace("Member4", "Member44"), "hunk 1 .* line 8 is .*Member44"),
     (lambda t: t.replace("Member6();", "Member6() ;"), r"expected '  void Member6\(\);'"),
     (lambda t: t + t, "stand in 2 places"),
     (lambda t: t.replace("\n", "\r\n"), "CRLF"),
-    (lambda t: "", "hunk 1 .* line 6 is ''"),
+    (lambda t: "", "hunk 1 .* line 7 is ''"),
 ]
 
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_missing_or_in_the_way_is_named(project: patch_project.Pr
 
 
 def test_positions_are_all_that_another_copy_changes(text: str) -> None:
-    moved = re.sub("index [0-9a-f]+", "index " + 40 * "7", text).replace("-6,6 +6,7", "-9,6 +9,7")
+    moved = re.sub("index [0-9a-f]+", "index " + 40 * "7", text).replace("-7,6 +7,7", "-9,6 +9,7")
     assert moved != text
     assert patch.without_positions(moved) == patch.without_positions(text)
     assert patch.without_positions(text) != patch.without_positions(text.replace("int", "void"))

@@ -120,7 +120,7 @@ def make(root: Path) -> Project:
     """Makes the project below `root`."""
     project = Project(root / "project", write(root / "tensorflow", TENSORFLOW))
     write(project.root, {f"tf_allocator/{name}": text for name, text in TF_ALLOCATOR.items()})
-    write(project.root, {"tests/test_a.py": ""})
+    write(project.root, {"tests/test_a.py": "", "tests/patches/test_generated.py": ""})
     series_file = f"patches/{RELEASE}/series"
     write(project.root, {series_file: f"../shared/{generated.NAME}\n"})
     write(project.root, {f"patches/shared/{generated.NAME}": generated.generate(project.root)})
