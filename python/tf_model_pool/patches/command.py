@@ -99,14 +99,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace, project: Path) -> None:
     from tf_model_pool.patches import verify
-    from tf_model_pool.wheel import source
+    from tf_model_pool.wheel import source, toolchain
     from tf_model_pool.wheel.progress import Progress
 
     if args.wheel is not None:
         wheel = source.by_path(args.wheel)
     else:
         wheel = source.by_version(
-            args.tensorflow_version, "tensorflow-cpu", source.running_python_tag()
+            args.tensorflow_version, "tensorflow-cpu", toolchain.running_python_tag()
         )
     request = verify.Request(
         project=project,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tf_model_pool.errors import PatchError, UnsupportedWheelError
 from tf_model_pool.patches import generated, series
-from tf_model_pool.wheel import builder, compiling, requirements, source
+from tf_model_pool.wheel import builder, compiling, requirements, source, toolchain
 from tf_model_pool.wheel.progress import Progress
 from tf_model_pool.wheel.workspace import temporary_directory
 
@@ -108,7 +108,7 @@ def verify(request: Request, progress: Progress) -> Path:
         PatchError: among others where a test fails.
         BuildError: as the wheel builder does.
     """
-    if request.wheel.python_tag != source.running_python_tag():
+    if request.wheel.python_tag != toolchain.running_python_tag():
         raise UnsupportedWheelError(f"{request.wheel.filename} is not for this Python")
     place = request.project / ".build" / "verify" / request.wheel.release.patches
     wheel = build_wheel(request, place, progress)
