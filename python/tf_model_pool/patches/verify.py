@@ -23,8 +23,6 @@ from tf_model_pool.wheel.progress import Progress
 from tf_model_pool.wheel.workspace import temporary_directory
 
 _EXTRAS = ("test",)
-#: What the integration tests link their native program with.
-_BUILD_PACKAGES = ("cmake", "ninja", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +112,6 @@ def verify(request: Request, progress: Progress) -> Path:
     wheel = build_wheel(request, place, progress)
     text = (request.project / "pyproject.toml").read_text(encoding="utf-8")
     packages = requirements.requirements(text, _EXTRAS)
-    packages += [
-        line
-        for line in requirements.requirements(text, ("build",))
-        if line.startswith(tuple(f"{name}=" for name in _BUILD_PACKAGES[:2]))
-    ]
     with progress.stage(f"install {wheel.name}"):
         python = _environment(place / "env", wheel, packages)
     stock = request.stock_python
