@@ -84,12 +84,11 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(found.problems) or f"checked {', '.join(releases)}: no problems")
         return 1 if found.problems else 0
     elif args.action == "generate":
-        path = root / series.SHARED / generated.NAME
-        path.write_text(generated.generate(project), encoding="ascii", newline="\n")
-        print(path.relative_to(project))
+        target = root / series.SHARED / generated.NAME
+        series.replace_file(target, generated.generate(project))
+        print(target.relative_to(project))
     elif args.action == "sources" and args.write:
-        text = sources.document_with_table(project)
-        (project / sources.DOCUMENT).write_text(text, encoding="utf-8")
+        series.replace_file(project / sources.DOCUMENT, sources.document_with_table(project))
     elif args.action == "sources":
         print(sources.table(root), end="")
     else:

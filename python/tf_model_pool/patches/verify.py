@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tf_model_pool.errors import PatchError, UnsupportedWheelError
 from tf_model_pool.patches import generated, series
-from tf_model_pool.wheel import builder, compiling, requirements, source, toolchain
+from tf_model_pool.wheel import builder, compiling, requirements, toolchain
+from tf_model_pool.wheel import source as released
 from tf_model_pool.wheel.progress import Progress
 from tf_model_pool.wheel.workspace import temporary_directory
 
@@ -39,7 +40,7 @@ class Request:
 
     project: Path
     source: Path
-    wheel: source.Input
+    wheel: released.Input
     stock_python: Path | None = None
     arguments: tuple[str, ...] = ()
 
@@ -116,9 +117,9 @@ def verify(request: Request, progress: Progress) -> Path:
         python = _environment(place / "env", wheel, packages)
     stock = request.stock_python
     if stock is None:
-        released = source.fetch(request.wheel, request.project / ".build" / "cache")
-        with progress.stage(f"install {released.name}"):
-            stock = _environment(place / "stock", released, packages)
+        base = released.fetch(request.wheel, request.project / ".build" / "cache")
+        with progress.stage(f"install {base.name}"):
+            stock = _environment(place / "stock", base, packages)
     _run(
         (python, "-m", "pytest", request.project / "tests/integration", *request.arguments),
         PATCHED_WHEEL=str(wheel),
