@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes the patched TensorFlow wheel in dist/, and proves or tests it in a virtual environment.
 set -euo pipefail
+readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly STATE=.build
@@ -25,6 +26,8 @@ usage: ./build.sh [STAGE]
   library              also make the distribution for an untouched TensorFlow, for
                        python -m tf_model_pool run, and print its path
   pool-tests           the C++ tests alone
+  patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
+                       generate, sources; patches -h
   env                  make the wheel and the environment with it; print its interpreter
   clean                remove .build/ and dist/
   -h, --help           this text
@@ -239,6 +242,13 @@ main() {
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
     library) make_library; echo "$LIBRARY_WHEEL" ;;
     pool-tests) pool_tests ;;
+    patches)
+      shift
+      make_build_venv
+      # Its arguments are paths as the caller sees them.
+      (ROOT=$PWD && cd "$CALLED_FROM" \
+        && PYTHONPATH=$ROOT/python "$ROOT/$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@")
+      ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;
   esac
