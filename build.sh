@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes the patched TensorFlow wheel in dist/, and proves or tests it in a virtual environment.
 set -euo pipefail
+readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly STATE=.build
 readonly BUILD_VENV=$STATE/venv      # the build requirements
 readonly ENV=$STATE/env              # the patched wheel
 readonly STOCK=$STATE/stock          # the released wheel, for comparison
+readonly PRELOAD=$STATE/preload      # the library for the released wheel
 PYTHON=${PYTHON:-python3}
 TENSORFLOW_VERSION=${TENSORFLOW_VERSION:-2.21.0}
 PACKAGE=${PACKAGE:-tensorflow-cpu}
@@ -21,13 +23,17 @@ usage: ./build.sh [STAGE]
   wheel                make the wheel and print its path
   test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
                        pytest, which gets ARGUMENTS
+  library              also make the distribution for an untouched TensorFlow, for
+                       python -m tf_model_pool run, and print its path
   pool-tests           the C++ tests alone
+  patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
+                       generate, sources; patches -h
   env                  make the wheel and the environment with it; print its interpreter
   clean                remove .build/ and dist/
   -h, --help           this text
 
-Everything is reused where its inputs did not change. Other routes to the same library: a build of
-TensorFlow with patches/ applied, or LD_PRELOAD on an untouched wheel.
+Everything is reused where its inputs did not change. Another route to the same library: a build of
+TensorFlow with patches/ applied.
 
 environment:
   PYTHON               interpreter of the wheel's Python version (python3)
@@ -106,6 +112,14 @@ make_wheel() {
     --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
 }
 
+# Sets LIBRARY_WHEEL.
+make_library() {
+  need_compiler
+  make_build_venv
+  LIBRARY_WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+    --library-only --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
+}
+
 # make_env DIRECTORY KEY REQUIREMENT: an environment with a wheel and its dependencies.
 make_env() {
   local venv=$1 key=$2 requirement=$3
@@ -147,6 +161,18 @@ make_stock_env() {
   requirement=$STATE/cache/$name
   [[ -f $requirement ]] || requirement="$PACKAGE==$TENSORFLOW_VERSION"
   make_env "$STOCK" "$(build_info base_wheel_sha256)" "$requirement"
+}
+
+# The distribution for an untouched TensorFlow, in a directory of its own: the stock environment
+# stays as released.
+make_preload_site() {
+  local key
+  make_library
+  key=$(digest <"$LIBRARY_WHEEL")
+  if [[ -f $PRELOAD/complete && $(<"$PRELOAD/complete") == "$key" ]]; then return; fi
+  rm -rf "$PRELOAD"
+  pip_install "$BUILD_VENV" --no-deps --target "$PRELOAD" "$LIBRARY_WHEEL"
+  echo "$key" >"$PRELOAD/complete"
 }
 
 build_info() {
@@ -192,10 +218,11 @@ run_tests() {
   make_patched_env
   add_extras "$ENV" build test bench
   make_stock_env
+  make_preload_site
   pool_tests
   # The tests import the package of the wheel, never the checkout's.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$STOCK/bin/python" \
-    "$ENV/bin/python" -m pytest "$@"
+    TF_MODEL_POOL_PRELOAD_SITE="$PWD/$PRELOAD" "$ENV/bin/python" -m pytest "$@"
 }
 
 main() {
@@ -213,7 +240,15 @@ main() {
       ;;
     wheel) make_wheel; echo "$WHEEL" ;;
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
+    library) make_library; echo "$LIBRARY_WHEEL" ;;
     pool-tests) pool_tests ;;
+    patches)
+      shift
+      make_build_venv
+      # Its arguments are paths as the caller sees them.
+      (ROOT=$PWD && cd "$CALLED_FROM" \
+        && PYTHONPATH=$ROOT/python "$ROOT/$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@")
+      ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;
   esac

@@ -11,6 +11,7 @@
 
 #include "tensorflow/core/common_runtime/threadpool_device.h"
 #include "tf_allocator/runtime/load_hook.h"
+#include "tf_allocator/runtime/preload.h"
 #include "tf_allocator/runtime/restore_hook.h"
 
 // The class's table of virtual functions, in libtensorflow_framework.so.2.
@@ -31,6 +32,23 @@ const void* OurBase() {
   return LibraryBase(&here);
 }
 
+// Whether a call that arrives at `address` is a call of ours: directly, or
+// through a hook of the preloaded library.
+bool LeadsToUs(const void* address) {
+  const void* base = LibraryBase(address);
+  if (base == nullptr) return false;
+  if (base == OurBase()) return true;
+  const auto target = reinterpret_cast<decltype(&tf_model_pool_preload_target)>(
+      dlsym(RTLD_DEFAULT, "tf_model_pool_preload_target"));
+  Dl_info info;
+  if (target == nullptr ||
+      base != LibraryBase(reinterpret_cast<const void*>(target)) ||
+      dladdr(address, &info) == 0 || info.dli_sname == nullptr) {
+    return false;
+  }
+  return LibraryBase(target(info.dli_sname)) == OurBase();
+}
+
 bool GetAllocatorIsOurs() {
   if (_ZTVN10tensorflow16ThreadPoolDeviceE == nullptr) return false;
   // The Itanium C++ ABI stores a pointer to a virtual member as 1 plus the
@@ -40,8 +58,7 @@ bool GetAllocatorIsOurs() {
   uintptr_t encoded;
   std::memcpy(&encoded, &member, sizeof(encoded));
   const size_t slot = (encoded - 1) / sizeof(void*);
-  return LibraryBase(_ZTVN10tensorflow16ThreadPoolDeviceE[2 + slot]) ==
-         OurBase();
+  return LeadsToUs(_ZTVN10tensorflow16ThreadPoolDeviceE[2 + slot]);
 }
 
 // Whether a call of `function` from its own library reaches ours.
@@ -50,24 +67,28 @@ std::string WhyNotCalled(const WrappedFunction& function) {
   if (dladdr(function.ours, &info) == 0 || info.dli_sname == nullptr) {
     return "its own name is not exported";
   }
-  const void* preloaded = dlsym(RTLD_DEFAULT, info.dli_sname);
-  if (function.offset == 0) {
-    return preloaded == function.ours ? "" : "the library is not preloaded";
-  }
   void* library = dlopen(function.library, RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) {
     return std::string(function.library) + " is not loaded";
   }
+  // What the library itself finds, unless something was preloaded.
   const void* bound = dlsym(library, info.dli_sname);
   dlclose(library);
   if (LibraryBase(bound) == OurBase()) return "";
-  return std::string(function.library) + " was not patched";
+  // Our own definition may be the first one here without being the one that
+  // that library sees: only the preloaded library comes before it.
+  const void* first = dlsym(RTLD_DEFAULT, info.dli_sname);
+  if (LibraryBase(first) != OurBase() && LeadsToUs(first)) return "";
+  return std::string(function.library) +
+         " was not patched, and the library was not preloaded";
 }
 
 std::vector<const WrappedFunction*> WrappedFunctions() {
   const auto restore = WrappedRestoreFunctions();
   std::vector<const WrappedFunction*> all(restore.begin(), restore.end());
+#ifdef TF_MODEL_POOL_RESTORE_SESSION_OFFSET
   all.push_back(&WrappedRestoreSession());
+#endif
   return all;
 }
 
@@ -112,25 +133,22 @@ std::string UnboundHooks() {
 }
 
 void* FindOriginal(const WrappedFunction& function, std::string* error) {
-  if (function.offset == 0) {
-    Dl_info info;
-    void* next = nullptr;
-    if (dladdr(function.ours, &info) != 0 && info.dli_sname != nullptr) {
-      next = dlsym(RTLD_NEXT, info.dli_sname);
-    }
-    if (next == nullptr) {
-      *error = std::string("no other library defines ") + function.what;
-    }
-    return next;
-  }
   LibrarySearch search = {function.library, 0};
-  if (dl_iterate_phdr(FindLibrary, &search) == 0) {
+  void* library = dlopen(function.library, RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr || dl_iterate_phdr(FindLibrary, &search) == 0) {
     *error = std::string(function.library) + " is not loaded";
     return nullptr;
   }
-  void* base = reinterpret_cast<void*>(search.base);
-  void* original = static_cast<char*>(base) + function.offset;
-  if (LibraryBase(original) != LibraryBase(base) ||
+  const void* its_base = LibraryBase(reinterpret_cast<void*>(search.base));
+  Dl_info info;
+  void* named = nullptr;
+  if (dladdr(function.ours, &info) != 0 && info.dli_sname != nullptr) {
+    named = dlsym(library, info.dli_sname);
+  }
+  dlclose(library);
+  if (named != nullptr && LibraryBase(named) == its_base) return named;
+  void* original = reinterpret_cast<void*>(search.base + function.offset);
+  if (function.offset == 0 || LibraryBase(original) != its_base ||
       !SameCode(static_cast<const unsigned char*>(original),
                 function.code_hex)) {
     *error = std::string(function.library) +

@@ -52,6 +52,8 @@ class Request:
         workers: threads that compress and verify.
         python: which Python's headers the native module is compiled against; by default those of
             the wheel's Python, where they can be found.
+        sources: patched sources of TensorFlow to build in place of the hooks, to try a patch
+            series. Such a wheel is not reused.
     """
 
     wheel: source.Input
@@ -60,6 +62,7 @@ class Request:
     reuse: bool = False
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
     python: tools.PythonTarget | None = None
+    sources: compiling.TensorFlowSources | None = None
 
 
 def build(request: Request, progress: Progress) -> Path:
@@ -224,6 +227,7 @@ class _Build:
             self._python,
             definitions,
             lambda done, total: self._progress.update("compile", done, total),
+            self._request.sources,
         )
         name = compiled.library.name
         library = elf.Library(compiled.library, name)
@@ -290,7 +294,7 @@ class _Build:
                 }
                 for function, symbol in symbols.items()
             ],
-            "source_digest": self._digest,
+            "source_digest": "" if self._request.sources else self._digest,
         }
         return (json.dumps(info, indent=2, sort_keys=True) + "\n").encode()
 

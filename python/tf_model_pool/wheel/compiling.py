@@ -16,6 +16,7 @@ from tf_model_pool.errors import CompileError
 from tf_model_pool.wheel.toolchain import PythonTarget, Toolchain
 
 LIBRARY_NAME = "libtf_model_pool.so"
+PRELOAD_NAME = "libtf_model_pool_preload.so"
 DRIVER_NAME = "swap_driver"
 _NATIVE_NAME = "_native.so"
 _LINES_IN_ERROR = 40
@@ -37,6 +38,19 @@ class Compiled:
     library: Path
     native: Path | None
     driver: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFlowSources:
+    """Patched sources of TensorFlow that take the place of the hooks.
+
+    Attributes:
+        directory: root of the tree; what it includes must be in the wheel's headers.
+        files: .cc files below it.
+    """
+
+    directory: Path
+    files: tuple[str, ...]
 
 
 def run_streaming(command: Sequence[str | Path], on_line: Callable[[str], None]) -> int:
@@ -88,6 +102,7 @@ def compile_library(
     python: PythonTarget,
     definitions: Mapping[str, str],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    sources: TensorFlowSources | None = None,
 ) -> Compiled:
     """Makes the library, the Python binding and the benchmark's driver.
 
@@ -99,6 +114,7 @@ def compile_library(
         python: for which Python the binding is.
         definitions: further CMake variables.
         on_progress: is called with steps done and steps in all.
+        sources: link these in place of the hooks.
 
     Raises:
         CompileError: with the last lines of the output.
@@ -115,6 +131,9 @@ def compile_library(
         "PYBIND11_INCLUDE_DIR": str(toolchain.pybind11_include),
         **definitions,
     }
+    if sources is not None:
+        variables["TF_SOURCE_DIR"] = str(sources.directory)
+        variables["TF_SOURCES"] = ";".join(sources.files)
     configure: list[str | Path] = [toolchain.cmake, "-S", project / "tf_allocator", "-B", build]
     configure += ["-G", "Ninja", *(f"-D{name}={value}" for name, value in variables.items())]
     _run(configure, "cmake", lambda line: None)
@@ -130,3 +149,35 @@ def compile_library(
     _run(targets, "the compiler", on_line)
     native = None if python.include is None else build / _NATIVE_NAME
     return Compiled(build / LIBRARY_NAME, native, build / DRIVER_NAME)
+
+
+def compile_preload(
+    project: Path, work: Path, toolchain: Toolchain, definitions: Mapping[str, str]
+) -> Path:
+    """Makes the library for `LD_PRELOAD`, which needs no TensorFlow.
+
+    Args:
+        project: root of the checkout.
+        work: everything is written below it, and its path does not show in the result.
+        toolchain: what to use.
+        definitions: the CMake variables that name TensorFlow's version and functions.
+
+    Returns:
+        The library's path.
+
+    Raises:
+        CompileError: with the last lines of the output.
+    """
+    build = work / "preload"
+    variables = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_CXX_COMPILER": str(toolchain.compiler),
+        "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={work}=.",
+        "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
+        **definitions,
+    }
+    configure: list[str | Path] = [toolchain.cmake, "-S", project / "tf_allocator", "-B", build]
+    configure += ["-G", "Ninja", *(f"-D{name}={value}" for name, value in variables.items())]
+    _run(configure, "cmake", lambda line: None)
+    _run([toolchain.ninja, "-C", build, "tf_model_pool_preload"], "the compiler", lambda line: None)
+    return build / PRELOAD_NAME
