@@ -13,7 +13,8 @@ from tf_model_pool.errors import HeaderPatchError
 from tf_model_pool.wheel import headers
 
 ROOT = Path(__file__).resolve().parents[2]
-PATCHES = sorted((ROOT / "patches").glob("v*/*.patch"))
+PATCHES = sorted((ROOT / "patches").glob("*/*.patch"))
+SERIES = sorted(path.parent for path in (ROOT / "patches").glob("v*/series"))
 TRAILERS = ("Why-Patch", "Upstream", "Drop-When", "Tested-By")
 LONGEST_PATCH = 120
 
@@ -78,13 +79,62 @@ def test_a_header_of_an_unknown_place_is_an_error(include: Path) -> None:
         headers.patch_headers(include, [patch])
 
 
+def write_series(root: Path, text: str) -> Path:
+    directory = root / "patches" / "v9.9"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "series").write_text(text)
+    return directory
+
+
 def test_a_series_lists_existing_patches_in_order(tmp_path: Path) -> None:
-    (tmp_path / "series").write_text("# first\nb.patch\n\na.patch\n")
-    (tmp_path / "a.patch").write_text("")
+    directory = write_series(tmp_path, "# first\nb.patch\n\na.patch\n")
+    (directory / "a.patch").write_text("")
     with pytest.raises(HeaderPatchError, match=r"lists b\.patch"):
-        headers.read_series(tmp_path)
-    (tmp_path / "b.patch").write_text("")
-    assert [path.name for path in headers.read_series(tmp_path)] == ["b.patch", "a.patch"]
+        headers.read_series(directory)
+    (directory / "b.patch").write_text("")
+    assert [path.name for path in headers.read_series(directory)] == ["b.patch", "a.patch"]
+
+
+def test_a_series_may_list_a_patch_that_releases_share(tmp_path: Path) -> None:
+    directory = write_series(tmp_path, "../shared/v1-v2-a.patch\n")
+    shared = tmp_path / "patches" / "shared" / "v1-v2-a.patch"
+    shared.parent.mkdir()
+    shared.write_text("")
+    assert headers.read_series(directory) == (shared,)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/etc/a.patch",
+        "../a.patch",
+        "../v8.8/a.patch",
+        "../shared/../../a.patch",
+        "../shared/sub/a.patch",
+        "shared/a.patch",
+        "../shared/.a.patch",
+        "a.diff",
+        "a.patch b.patch",
+    ],
+)
+def test_a_series_lists_nothing_from_elsewhere(tmp_path: Path, line: str) -> None:
+    with pytest.raises(HeaderPatchError, match=r"expected NAME\.patch or \.\./shared"):
+        headers.read_series(write_series(tmp_path, line + "\n"))
+
+
+def test_a_link_out_of_the_patches_is_refused(tmp_path: Path) -> None:
+    directory = write_series(tmp_path, "a.patch\n")
+    (tmp_path / "outside").write_text("")
+    (directory / "a.patch").symlink_to(tmp_path / "outside")
+    with pytest.raises(HeaderPatchError, match="leads out of"):
+        headers.read_series(directory)
+
+
+def test_a_header_of_tsl_is_patched_where_older_wheels_have_it() -> None:
+    assert headers.wheel_paths("third_party/xla/third_party/tsl/tsl/framework/allocator.h") == (
+        "tsl/framework/allocator.h",
+        "tensorflow/tsl/framework/allocator.h",
+    )
 
 
 # ---- the repository's own patches ---------------------------------------------------------------
@@ -114,7 +164,7 @@ def test_there_are_patches() -> None:
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.name)
 def test_a_patch_keeps_the_rules(patch: Path) -> None:
     assert problems_of(patch.read_text(encoding="utf-8")) == []
-    assert patch in headers.read_series(patch.parent)
+    assert any(patch in headers.read_series(series) for series in SERIES)
     for tested_by in re.findall(r"^Tested-By: (\S+)", patch.read_text(), re.MULTILINE):
         assert (ROOT / tested_by).exists()
 

@@ -9,6 +9,7 @@ offset, since the wheel of a release never changes.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from tf_model_pool.errors import HeaderPatchError
 #: Directory in TensorFlow's sources -> directories below tensorflow/include/. The first must
 #: have the header, the others may. The longest matching source directory counts.
 _PLACES: Mapping[str, tuple[str, ...]] = {
-    "third_party/xla/third_party/tsl/": ("",),
+    "third_party/xla/third_party/tsl/": ("", "tensorflow/"),
     "third_party/xla/": ("", "tensorflow/compiler/"),
     "tensorflow/": ("tensorflow/",),
 }
+#: What a series may list: a patch beside it, or one that several releases share.
+_ENTRY = re.compile(r"(\.\./shared/)?[A-Za-z0-9][A-Za-z0-9._+-]*\.patch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +40,31 @@ class HeaderChange:
 
 
 def read_series(directory: Path) -> tuple[Path, ...]:
-    """The patches that `directory/series` lists, in its order. Raises `HeaderPatchError`."""
+    """The patches that `directory/series` lists, in its order.
+
+    A line is the name of a patch in `directory`, or `../shared/NAME.patch`. Raises
+    `HeaderPatchError` for anything else, and for a patch that does not exist or lies elsewhere.
+    """
     series = directory / "series"
     if not series.is_file():
         raise HeaderPatchError(f"there is no patch series {series}")
-    lines = (line.strip() for line in series.read_text(encoding="utf-8").splitlines())
-    patches = tuple(directory / line for line in lines if line and not line.startswith("#"))
-    for patch in patches:
+    patches = []
+    for raw in series.read_text(encoding="utf-8").splitlines():
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        if not _ENTRY.fullmatch(line):
+            raise HeaderPatchError(
+                f"{series} lists {line!r}; expected NAME.patch or ../shared/NAME.patch"
+            )
+        shared, _, name = line.rpartition("/")
+        patch = directory.parent / "shared" / name if shared else directory / name
         if not patch.is_file():
-            raise HeaderPatchError(f"{series} lists {patch.name}, which does not exist")
-    return patches
+            raise HeaderPatchError(f"{series} lists {line}, which does not exist")
+        if not patch.resolve().is_relative_to(directory.parent.resolve()):
+            raise HeaderPatchError(f"{series} lists {line}, which leads out of {directory.parent}")
+        patches.append(patch)
+    return tuple(patches)
 
 
 def wheel_paths(source_path: str) -> tuple[str, ...]:
