@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes the patched TensorFlow wheel in dist/, and proves or tests it in a virtual environment.
 set -euo pipefail
+CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly STATE=.build
@@ -23,6 +24,10 @@ usage: ./build.sh [STAGE]
                        pytest, which gets ARGUMENTS
   pool-tests           the C++ tests alone
   env                  make the wheel and the environment with it; print its interpreter
+  serving --serving DIR [--revert | --check]
+                       make a TensorFlow Serving checkout build with model pools, or undo that
+  source --tensorflow DIR|TAG [--python-version V] [--dry-run]
+                       build a wheel from TensorFlow's sources, with Bazel
   clean                remove .build/ and dist/
   -h, --help           this text
 
@@ -198,8 +203,18 @@ run_tests() {
     "$ENV/bin/python" -m pytest "$@"
 }
 
+# The routes for people's own builds need the standard library alone; their -h says more. Paths
+# are relative to where the caller is.
+own_build() {
+  need_python
+  local root=$PWD
+  cd "$CALLED_FROM"
+  PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool "$@"
+}
+
 main() {
   case ${1:-} in
+    serving | source) own_build "$@" ;;
     -h | --help) usage; return ;;
     clean) rm -rf "$STATE" dist; return ;;
   esac

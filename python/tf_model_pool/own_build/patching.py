@@ -51,11 +51,17 @@ def _copy_of(tree: Path, paths: Sequence[str]) -> Iterator[Path]:
 
 def _git_apply(copy: Path, patch: Path, *options: str) -> str:
     """Applies `patch` in `copy`; returns what git says is wrong, "" for nothing."""
+    # Without the words around the changes: git takes a "---" there for the name of a file.
+    text = "".join(
+        "\n".join(diff.lines) + "\n"
+        for diff in series.file_diffs(patch.read_text(encoding="utf-8"), patch.name)
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment["GIT_CEILING_DIRECTORIES"] = str(copy.parent.resolve())
     environment["LC_ALL"] = "C"
     result = subprocess.run(
-        [files.need_git(), "apply", "--whitespace=nowarn", *options, str(patch.resolve())],
+        [files.need_git(), "apply", "--whitespace=nowarn", *options, "-"],
+        input=text,
         cwd=copy,
         env=environment,
         capture_output=True,

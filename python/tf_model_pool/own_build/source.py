@@ -22,6 +22,7 @@ from pathlib import Path
 from tf_model_pool.own_build import pins
 from tf_model_pool.own_build.errors import CheckoutError, OwnBuildError, ToolError
 
+_STANDARD_ERROR = 2
 _WHEEL_HOUSE = "bazel-bin/tensorflow/tools/pip_package/wheel_house"
 _PACKER = "bazel-bin/tensorflow/tools/pip_package/build_pip_package"
 #: What the released x86 wheels need too: AVX.
@@ -155,10 +156,10 @@ def run_step(step: Step, tree: Path) -> None:
             cwd=tree,
             env={**os.environ, **step.environment},
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),
+            stdout=_STANDARD_ERROR,  # ours carries the wheel's path
         )
     except OSError as error:
-        raise OwnBuildError(f"cannot run {step.command[0]} in {tree}: {error.strerror}") from error
+        raise OwnBuildError(f"cannot run {step.command[0]} in {tree}: {error.strerror or error}") from error
     try:
         status = process.wait()
     except BaseException:

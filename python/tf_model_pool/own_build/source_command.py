@@ -31,16 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("dist"),
         metavar="DIR",
-        help="where the wheel goes (default: %(default)s)",
+        help="where the wheel goes (default: dist/ of the project)",
     )
     parser.add_argument(
         "--sources",
         type=Path,
-        default=Path(".build/tensorflow"),
         metavar="DIR",
-        help="where downloaded sources are kept (default: %(default)s)",
+        help="where downloaded sources are kept (default: .build/tensorflow/ of the project)",
     )
     parser.add_argument(
         "--bazel-argument",
@@ -60,37 +58,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def _tree(args: argparse.Namespace, progress: Progress) -> tuple[Path | None, str]:
-    """The sources (None: not there, and this is a dry run) and their version."""
-    given = Path(args.tensorflow)
-    if given.is_dir():
-        return given.resolve(), source.version_of(given)
-    if given.exists() or "/" in args.tensorflow:
-        raise CheckoutError(f"{given} is not a directory; expected TensorFlow's sources or a tag")
-    release = pins.tensorflow_source(args.tensorflow)
-    if args.dry_run and not (args.sources / release.directory).is_dir():
-        return None, release.version
-    return fetching.fetch(release, args.sources.resolve(), progress), release.version
+def _given(argument: str) -> tuple[Path | None, pins.TensorFlowSource | None, str]:
+    """The directory or else the release that `--tensorflow` names, and its version."""
+    path = Path(argument)
+    if path.is_dir():
+        return path.resolve(), None, source.version_of(path)
+    if path.exists() or "/" in argument:
+        raise CheckoutError(f"{path} is not a directory; expected TensorFlow's sources or a tag")
+    release = pins.tensorflow_source(argument)
+    return None, release, release.version
 
 
 def run(args: argparse.Namespace) -> int:
     """Builds, and returns 0. Raises `OwnBuildError`."""
     progress = Progress(quiet=args.quiet)
+    project = files.project_root()
+    args.sources = (args.sources or project / ".build" / "tensorflow").resolve()
+    output: Path = (args.output or project / "dist").resolve()
     with signals_as_errors():
-        if not args.patch_only:
-            source.check_python(
-                pins.source_like(_version_wanted(args)), args.python_version
-            )
-        bazelisk = "bazelisk" if args.dry_run or args.patch_only else source.find_bazelisk()
-        tree, version = _tree(args, progress)
+        tree, archive, version = _given(args.tensorflow)
         release = pins.source_like(version)
         name = f"v{pins.minor_of(version)}"
-        patches = series.read_series(files.project_root() / "patches" / name)
-        output: Path = args.output.resolve()
+        patches = series.read_series(project / "patches" / name)
+        source.check_python(release, args.python_version)
+        if archive is not None and (args.sources / archive.directory).is_dir():
+            tree = args.sources / archive.directory
         if args.dry_run:
             _say_what_would_run(args, tree, patches, release, output)
             return 0
-        assert tree is not None
+        # Before the download, which takes long.
+        bazelisk = "" if args.patch_only else source.find_bazelisk()
+        if tree is None:
+            assert archive is not None
+            tree = fetching.fetch(archive, args.sources, progress)
         changed = patching.apply(tree, patches, name)
         progress.note(
             f"applied patches/{name} to {tree}: {len(changed)} files"
@@ -115,13 +115,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _version_wanted(args: argparse.Namespace) -> str:
-    given = Path(args.tensorflow)
-    if given.is_dir():
-        return source.version_of(given)
-    return str(args.tensorflow) if "/" not in args.tensorflow else pins.TENSORFLOW_SOURCES[0].version
-
-
 def _say_what_would_run(
     args: argparse.Namespace,
     tree: Path | None,
@@ -138,7 +131,7 @@ def _say_what_would_run(
         if state.problem:
             raise CheckoutError(f"the series does not fit {tree}: {state.problem}")
         said = "is applied already" if state.applied else "fits, and would be applied"
-        print(f"# {patches[0].parent.name if len(patches) == 1 else 'the series'} {said}")
+        print(f"# patches/v{pins.minor_of(release.version)} {said}")
         print(f"cd {tree}")
     for step in source.plan(
         release,
