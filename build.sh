@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes the patched TensorFlow wheel in dist/, and proves or tests it in a virtual environment.
 set -euo pipefail
-CALLED_FROM=$PWD
+readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly STATE=.build
@@ -23,6 +23,8 @@ usage: ./build.sh [STAGE]
   test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
                        pytest, which gets ARGUMENTS
   pool-tests           the C++ tests alone
+  patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
+                       generate, sources; patches -h
   env                  make the wheel and the environment with it; print its interpreter
   serving --serving DIR [--revert | --check]
                        make a TensorFlow Serving checkout build with model pools, or undo that
@@ -229,6 +231,13 @@ main() {
     wheel) make_wheel; echo "$WHEEL" ;;
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
     pool-tests) pool_tests ;;
+    patches)
+      shift
+      make_build_venv
+      # Its arguments are paths as the caller sees them.
+      (ROOT=$PWD && cd "$CALLED_FROM" \
+        && PYTHONPATH=$ROOT/python "$ROOT/$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@")
+      ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;
   esac

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `python -m tf_model_pool {build,doctor,stats,demo,bench}`.
+"""The command line: `python -m tf_model_pool {build,doctor,stats,demo,bench,patches}`.
 
 A command is a module with `add_arguments(parser)` and `run(args) -> int`, the exit status. Only
 the chosen command's module is imported: the builder must run where TensorFlow is not
@@ -34,6 +34,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "source": (
         "tf_model_pool.own_build.source_command",
         "build a TensorFlow wheel with model pools from sources, with Bazel",
+    ),
+    "patches": (
+        "tf_model_pool.patches.command",
+        "move, check and try the patch series for a TensorFlow of one's own",
     ),
     "demo": ("tf_model_pool.demo", "load two versions of a model and show where their memory lies"),
 }

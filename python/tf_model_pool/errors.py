@@ -72,3 +72,7 @@ class BuildInterruptedError(BuildError):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"interrupted by signal {signal_number}; nothing is left behind")
         self.signal_number = signal_number
+
+
+class PatchError(ModelPoolError):
+    """A patch series breaks a rule, does not fit the sources, or could not be moved."""

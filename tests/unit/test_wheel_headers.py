@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Header patches: exact or not at all; and the rules that every patch in the repository keeps."""
+"""Header patches: exact or not at all. The rules for patches are tested in tests/patches."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ import pytest
 from support import fake_release
 from tf_model_pool.errors import HeaderPatchError
 from tf_model_pool.wheel import headers
-
-ROOT = Path(__file__).resolve().parents[2]
-PATCHES = sorted((ROOT / "patches").glob("*/*.patch"))
-SERIES = sorted(path.parent for path in (ROOT / "patches").glob("v*/series"))
-TRAILERS = ("Why-Patch", "Upstream", "Drop-When", "Tested-By")
-LONGEST_PATCH = 120
 
 
 @pytest.fixture
@@ -137,49 +130,8 @@ def test_a_header_of_tsl_is_patched_where_older_wheels_have_it() -> None:
     )
 
 
-# ---- the repository's own patches ---------------------------------------------------------------
-
-
-def problems_of(text: str) -> list[str]:
-    """What a patch lacks of the rules in patches/README.md."""
-    head, _, _ = text.partition("\ndiff --git ")
-    subject = re.search(r"^Subject: \[PATCH[^]]*\] (.+)$", head, re.MULTILINE)
-    problems = [f"no trailer {name}" for name in TRAILERS if f"\n{name}: " not in head]
-    if subject is None:
-        problems.append("no subject")
-    if len(head.strip().split("\n\n")) < 3:
-        problems.append("no body")
-    if not text.startswith("From " + 40 * "0"):
-        problems.append("not exported with --zero-commit")
-    added = [line for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)]
-    if len(added) > LONGEST_PATCH:
-        problems.append("too long")
-    return problems
-
-
-def test_there_are_patches() -> None:
-    assert PATCHES
-
-
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.name)
-def test_a_patch_keeps_the_rules(patch: Path) -> None:
-    assert problems_of(patch.read_text(encoding="utf-8")) == []
-    assert any(patch in headers.read_series(series) for series in SERIES)
-    for tested_by in re.findall(r"^Tested-By: (\S+)", patch.read_text(), re.MULTILINE):
-        assert (ROOT / tested_by).exists()
-
-
-def test_the_rules_notice_a_patch_without_header() -> None:
-    assert problems_of(fake_release.PATCH) == [
-        *(f"no trailer {name}" for name in TRAILERS),
-        "no body",
-        "not exported with --zero-commit",
-    ]
-
-
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.name)
-def test_a_patch_adds_neither_virtual_functions_nor_data(patch: Path) -> None:
-    added = [line[1:] for line in patch.read_text().splitlines() if re.match(r"\+(?!\+\+ )", line)]
-    code = "\n".join(line.partition("//")[0] for line in added)
-    assert "virtual" not in code
-    assert not re.search(r"^\s*[\w:<>*& ]+\s\w+_\s*(=.*|\{.*)?;", code, re.MULTILINE)
+def test_headers_that_the_series_adds_are_left_to_the_builder(include: Path) -> None:
+    added = "diff --git a/tf_allocator/pool/a.h b/tf_allocator/pool/a.h\n"
+    added += "new file mode 100644\n--- /dev/null\n+++ b/tf_allocator/pool/a.h\n@@ -0,0 +1 @@\n+int a;\n"
+    assert headers.patch_headers(include, [write_patch(include, added)]) == ()
+    assert not (include / "tf_allocator").exists()

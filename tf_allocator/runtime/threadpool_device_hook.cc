@@ -1,20 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one place on the request path: the allocator that an attribute names.
+// ThreadPoolDevice::GetAllocator on top of released binaries. A source build
+// calls the same function from TensorFlow's own definition.
 
-#include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/common_runtime/threadpool_device.h"
-#include "tensorflow/core/platform/macros.h"
+#include "tf_allocator/runtime/device_allocator.h"
 
 namespace tensorflow {
 
 Allocator* ThreadPoolDevice::GetAllocator(AllocatorAttributes attr) {
-  const uint8_t id = attr.model_pool();
-  if (TF_PREDICT_FALSE(id != 0)) {
-    Allocator* pool = ProcessState::singleton()->GetModelPool(id);
-    if (pool != nullptr) return pool;
-  }
-  return allocator_;
+  return ModelPoolOr(attr, allocator_);
 }
 
 }  // namespace tensorflow

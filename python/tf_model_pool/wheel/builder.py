@@ -51,6 +51,8 @@ class Request:
         output: directory for the result.
         reuse: return a wheel of `output` that was made from the same, if there is one.
         workers: threads that compress and verify.
+        sources: patched sources of TensorFlow to build in place of the hooks, to try a patch
+            series. Such a wheel is not reused.
     """
 
     wheel: source.Input
@@ -58,6 +60,7 @@ class Request:
     output: Path
     reuse: bool = False
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    sources: compiling.TensorFlowSources | None = None
 
 
 def build(request: Request, progress: Progress) -> Path:
@@ -216,6 +219,7 @@ class _Build:
             self._toolchain,
             definitions,
             lambda done, total: self._progress.update("compile", done, total),
+            self._request.sources,
         )
         name = compiled.library.name
         library = elf.Library(compiled.library, name)
@@ -276,7 +280,7 @@ class _Build:
                 }
                 for function, symbol in symbols.items()
             ],
-            "source_digest": self._digest,
+            "source_digest": "" if self._request.sources else self._digest,
         }
         return (json.dumps(info, indent=2, sort_keys=True) + "\n").encode()
 

@@ -39,6 +39,19 @@ class Compiled:
     driver: Path
 
 
+@dataclasses.dataclass(frozen=True)
+class TensorFlowSources:
+    """Patched sources of TensorFlow that take the place of the hooks.
+
+    Attributes:
+        directory: root of the tree; what it includes must be in the wheel's headers.
+        files: .cc files below it.
+    """
+
+    directory: Path
+    files: tuple[str, ...]
+
+
 def run_streaming(command: Sequence[str | Path], on_line: Callable[[str], None]) -> int:
     """Runs a program in its own process group, and stops that group whatever ends this call.
 
@@ -87,6 +100,7 @@ def compile_library(
     toolchain: Toolchain,
     definitions: Mapping[str, str],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    sources: TensorFlowSources | None = None,
 ) -> Compiled:
     """Makes the library, the Python binding and the benchmark's driver.
 
@@ -97,6 +111,7 @@ def compile_library(
         toolchain: what to use.
         definitions: further CMake variables.
         on_progress: is called with steps done and steps in all.
+        sources: link these in place of the hooks.
 
     Raises:
         CompileError: with the last lines of the output.
@@ -113,6 +128,9 @@ def compile_library(
         "PYBIND11_INCLUDE_DIR": str(toolchain.pybind11_include),
         **definitions,
     }
+    if sources is not None:
+        variables["TF_SOURCE_DIR"] = str(sources.directory)
+        variables["TF_SOURCES"] = ";".join(sources.files)
     configure: list[str | Path] = [toolchain.cmake, "-S", project / "tf_allocator", "-B", build]
     configure += ["-G", "Ninja", *(f"-D{name}={value}" for name, value in variables.items())]
     _run(configure, "cmake", lambda line: None)

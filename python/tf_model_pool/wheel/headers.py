@@ -25,6 +25,8 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "third_party/xla/": ("", "tensorflow/compiler/"),
     "tensorflow/": ("tensorflow/",),
 }
+#: What the series adds for a build of TensorFlow; a wheel gets these headers from the checkout.
+_OWN_SOURCES = "tf_allocator/"
 #: What a series may list: a patch beside it, or one that several releases share.
 _ENTRY = re.compile(r"(\.\./shared/)?[A-Za-z0-9][A-Za-z0-9._+-]*\.patch")
 
@@ -86,7 +88,7 @@ def header_changes(patches: Iterable[Path]) -> tuple[HeaderChange, ...]:
         changes += [
             HeaderChange(patch.name, diff.path, diff, wheel_paths(diff.path))
             for diff in diffs
-            if diff.path.endswith(".h")
+            if diff.path.endswith(".h") and not diff.path.startswith(_OWN_SOURCES)
         ]
     return tuple(changes)
 
