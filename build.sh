@@ -130,15 +130,18 @@ make_env() {
   echo "$key" >"$venv/complete"
 }
 
-# add_extras DIRECTORY EXTRA...: further requirements into an environment of make_env's.
+# add_extras DIRECTORY EXTRA...: further requirements into an environment of make_env's. Those of
+# bench-recorded come without their dependencies, which name a TensorFlow of their own.
 add_extras() {
-  local venv=$1 pins key
+  local venv=$1 pins alone key
   shift
   pins=$(requirements "$@")
-  key=$(digest <<<"$pins")
+  alone=$(requirements bench-recorded)
+  key=$(digest <<<"$pins $alone")
   if [[ -f $venv/complete-extras && $(<"$venv/complete-extras") == "$key" ]]; then return; fi
   echo "install the requirements of the tests into $venv" >&2
   pip_install "$venv" -r /dev/stdin <<<"$pins"
+  pip_install "$venv" --no-deps -r /dev/stdin <<<"$alone"
   echo "$key" >"$venv/complete-extras"
 }
 

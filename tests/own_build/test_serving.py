@@ -36,6 +36,11 @@ def patched(tmp_path: Path, project: Path) -> Path:
     return root
 
 
+def both_ways(root: Path, project: Path) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Applies the series; takes it away."""
+    return lambda: serving.apply(root, project), lambda: serving.revert(root)
+
+
 def label_in(root: Path) -> object:
     contents = (root / "WORKSPACE").read_bytes()
     return starlark.find_rule(contents, "org_tensorflow", "WORKSPACE").arguments.get("patch")
@@ -185,8 +190,10 @@ def remove(name: str) -> Callable[[Path], None]:
         (edit("WORKSPACE", "tensorflow_http_archive(", "http_archive("), "with http_archive"),
         (edit("WORKSPACE", "workspace(", "workspace(("), "not readable as Starlark"),
         (edit("WORKSPACE", '"//third_party/tensorflow:', '"@other//:'), "expected a file of the"),
-        (edit("WORKSPACE", 'patch = "//third_party/tensorflow:tensorflow.patch"', "patch = P"),
-         "not a label in quotes"),
+        (
+            edit("WORKSPACE", 'patch = "//third_party/tensorflow:tensorflow.patch"', "patch = P"),
+            "not a label in quotes",
+        ),
         (edit("WORKSPACE", f'"{own_build.KNOWN_COMMIT}"', "COMMIT"), "no git_commit"),
         (edit("tensorflow_serving/repo.bzl", "strip = 1", "strip = 2"), "strip = 1"),
         (remove("tensorflow_serving/repo.bzl"), "has no tensorflow_serving/repo.bzl"),
@@ -206,9 +213,7 @@ def test_a_checkout_of_another_kind_is_refused(
     assert own_build.snapshot(root) == before
 
 
-def test_an_unknown_commit_gets_the_series_that_is_asked_for(
-    project: Path, tmp_path: Path
-) -> None:
+def test_an_unknown_commit_gets_the_series_that_is_asked_for(project: Path, tmp_path: Path) -> None:
     root = own_build.make_serving(tmp_path / "serving", commit=own_build.UNKNOWN_COMMIT)
     with pytest.raises(CheckoutError, match=r"2\.20\.0.*--tensorflow-version"):
         serving.apply(root, project)
@@ -252,11 +257,7 @@ def test_what_was_edited_since_is_neither_overwritten_nor_removed(
     name: str, patched: Path, project: Path
 ) -> None:
     (patched / DIRECTORY / name).write_text("edited\n")
-    for command in (
-        lambda: serving.apply(patched, project),
-        lambda: serving.check(patched, project),
-        lambda: serving.revert(patched),
-    ):
+    for command in (*both_ways(patched, project), lambda: serving.check(patched, project)):
         with pytest.raises(CheckoutError, match=rf"{name} was edited since"):
             command()
     assert (patched / DIRECTORY / name).read_text() == "edited\n"
@@ -284,10 +285,7 @@ def test_a_rule_that_was_edited_since_stops_the_revert(patched: Path) -> None:
 )
 def test_a_damaged_record_is_told(text: str, patched: Path, project: Path) -> None:
     (patched / DIRECTORY / "applied.json").write_text(text)
-    for command in (
-        lambda: serving.apply(patched, project),
-        lambda: serving.revert(patched),
-    ):
+    for command in both_ways(patched, project):
         with pytest.raises(CheckoutError, match=r"applied\.json is damaged.*git checkout"):
             command()
 
@@ -295,10 +293,7 @@ def test_a_damaged_record_is_told(text: str, patched: Path, project: Path) -> No
 def test_a_lost_record_is_told(patched: Path, project: Path) -> None:
     (patched / DIRECTORY / "applied.json").unlink()
     assert not serving.check(patched, project).carries
-    for command in (
-        lambda: serving.apply(patched, project),
-        lambda: serving.revert(patched),
-    ):
+    for command in both_ways(patched, project):
         with pytest.raises(CheckoutError, match=r"applied\.json is gone.*git checkout WORKSPACE"):
             command()
 
@@ -333,7 +328,7 @@ def test_nothing_stays_where_the_directory_cannot_be_made(project: Path, tmp_pat
     (root / "third_party").rmdir()
     (root / "third_party").write_text("a file\n")
     before = own_build.snapshot(root)
-    with pytest.raises(CheckoutError, match="cannot write .*third_party"):
+    with pytest.raises(CheckoutError, match=r"cannot write .*third_party"):
         serving.apply(root, project)
     assert own_build.snapshot(root) == before
 
@@ -354,7 +349,10 @@ def test_a_killed_run_is_taken_up_again(command: str, patched: Path, project: Pa
 
 
 def test_the_command_prints_what_it_changed_and_exits_with_the_answer(
-    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = own_build.make_serving(tmp_path / "serving", "patch")
     monkeypatch.setattr(files, "project_root", lambda: project)

@@ -28,7 +28,7 @@ SHAPES: Mapping[str, str] = {
     "patch-and-commands": (
         '    patch = "//third_party/tensorflow:tensorflow.patch",\n'
         "    patch_cmds = [\n"
-        '        "sed -i \'/a = b/d\' tensorflow/core/x.bzl",\n'
+        "        \"sed -i '/a = b/d' tensorflow/core/x.bzl\",\n"
         '        "echo -e \\"\\\\ndef f(deps=[], **kwargs):\\\\n    pass\\" >> x.bzl",\n'
         "    ],\n"
     ),
@@ -75,7 +75,7 @@ def make_project(root: Path, series: str = "v2.20") -> Path:
         root,
         {
             f"patches/{series}/series": (
-                "# Applied from top to bottom.\n\n../shared/Add-sources.patch\n0002-Call-them.patch\n"
+                "# In this order.\n\n../shared/Add-sources.patch\n0002-Call-them.patch\n"
             ),
             "patches/shared/Add-sources.patch": mail(
                 "Add sources",
@@ -186,7 +186,8 @@ def _apply_hunk(
     lines: list[str], at: int, match: re.Match[str], tree: Path, old: str, new: str
 ) -> int:
     start, removed, added = int(match[1]), int(match[2] or 1), int(match[3] or 1)
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     at += 1
     while len(before) < removed or len(after) < added:
         kind, text = lines[at][:1] or " ", lines[at][1:]

@@ -44,9 +44,7 @@ def _download(source: TensorFlowSource, target: Path, progress: Progress, opened
             "pass the directory"
         ) from error
     if digest.hexdigest() != source.sha256:
-        raise FetchError(
-            f"{source.url} has sha256 {digest.hexdigest()}; expected {source.sha256}"
-        )
+        raise FetchError(f"{source.url} has sha256 {digest.hexdigest()}; expected {source.sha256}")
 
 
 def fetch(

@@ -27,8 +27,7 @@ def write_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckoutError(
-            f"cannot write {error.filename or what}: {error.strerror or error}; "
-            "nothing was changed"
+            f"cannot write {error.filename or what}: {error.strerror or error}; nothing was changed"
         ) from error
 
 
@@ -39,8 +38,8 @@ def replace(path: Path, contents: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(contents)
-        os.chmod(name, mode)
-        os.replace(name, path)
+        Path(name).chmod(mode)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -61,9 +60,9 @@ def is_git_checkout(root: Path) -> bool:
 
 def git_changes(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     """What git says has changed of `paths` since the checkout, e.g. `M WORKSPACE`."""
+    command = [need_git(), "-C", str(root), "status", "--porcelain=v1", "--untracked-files=all"]
     result = subprocess.run(
-        [need_git(), "-C", str(root), "status", "--porcelain=v1", "--untracked-files=all"]
-        + ["--", *paths],
+        [*command, "--", *paths],
         capture_output=True,
         text=True,
         check=False,

@@ -99,9 +99,7 @@ def examine(tree: Path, patches: Sequence[Path]) -> State:
                     {},
                     f"patch {number + 1} of {len(patches)}, {patch.name}, does not fit:\n{first}",
                 )
-        contents = {
-            path: (copy / path).read_bytes() for path in paths if (copy / path).is_file()
-        }
+        contents = {path: (copy / path).read_bytes() for path in paths if (copy / path).is_file()}
     return State(False, contents)
 
 

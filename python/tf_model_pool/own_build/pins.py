@@ -181,7 +181,7 @@ def serving_pin(commit: str) -> ServingPin | None:
 def tensorflow_source(
     version: str, table: Iterable[TensorFlowSource] = TENSORFLOW_SOURCES
 ) -> TensorFlowSource:
-    """The sources of a release, `2.20.0` or `v2.20.0`. Raises `CheckoutError` for an unknown one."""
+    """The sources of a release, `2.20.0` or `v2.20.0`. Raises `CheckoutError` for others."""
     known = tuple(table)
     for source in known:
         if source.version == version.removeprefix("v"):
@@ -193,9 +193,9 @@ def tensorflow_source(
     )
 
 
-def source_like(version: str, table: Iterable[TensorFlowSource] = TENSORFLOW_SOURCES) -> (
-    TensorFlowSource
-):
+def source_like(
+    version: str, table: Iterable[TensorFlowSource] = TENSORFLOW_SOURCES
+) -> TensorFlowSource:
     """The release of the same minor version, which is built in the same way."""
     known = tuple(table)
     minor = minor_of(version)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives a TensorFlow Serving checkout a TensorFlow archive that carries our series, and takes it away.
+"""Makes the TensorFlow archive of a TensorFlow Serving checkout carry our series, and undoes it.
 
 Serving's WORKSPACE declares TensorFlow with `tensorflow_http_archive`, which takes one label of one
 patch file. Some tags use it already. So their patch and our series are joined to one file in a
@@ -8,7 +8,7 @@ package of ours, and the label is pointed at it:
     third_party/tf_model_pool/tensorflow.patch   their patch to the letter, then our series
     third_party/tf_model_pool/BUILD              makes the directory a package
     third_party/tf_model_pool/applied.json       what was done, so that it can be undone
-    WORKSPACE                                    patch = "//third_party/tf_model_pool:tensorflow.patch"
+    WORKSPACE                                    names the first of these in place of their patch
 
 No other byte of the checkout changes.
 """
@@ -36,7 +36,9 @@ RULES = "tensorflow_serving/repo.bzl"
 _FILES = ("BUILD", "tensorflow.patch", "applied.json")
 _REPOSITORY = "org_tensorflow"
 _SCHEMA = 1
-_BUILD = b"# Made by tf-model-pool: this directory is a package, so that WORKSPACE can name its files.\n"
+_BUILD = (
+    b"# Made by tf-model-pool: this directory is a package, so that WORKSPACE can name its files.\n"
+)
 _LABEL = re.compile(r"//([\w./-]*):([\w./-]+)")
 #: How repo.bzl applies the patch: the strip level decides which paths the patch must have.
 _APPLIES = re.compile(r"\bctx\.patch\(\s*patch\s*,\s*strip\s*=\s*1\s*\)")
@@ -417,5 +419,7 @@ def check(root: Path, project: Path, *, tensorflow_version: str | None = None) -
         return Report(False, (), (said, f"{DIRECTORY}/applied.json is gone"))
     _check_unedited(checkout)
     if _joined(checkout, project, name) != (root / DIRECTORY / "tensorflow.patch").read_bytes():
-        return Report(False, (), (said, "applied, but from another series or another patch of theirs"))
+        return Report(
+            False, (), (said, "applied, but from another series or another patch of theirs")
+        )
     return Report(True, (), (said, "applied"))

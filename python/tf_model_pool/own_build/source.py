@@ -159,7 +159,9 @@ def run_step(step: Step, tree: Path) -> None:
             stdout=_STANDARD_ERROR,  # ours carries the wheel's path
         )
     except OSError as error:
-        raise OwnBuildError(f"cannot run {step.command[0]} in {tree}: {error.strerror or error}") from error
+        raise OwnBuildError(
+            f"cannot run {step.command[0]} in {tree}: {error.strerror or error}"
+        ) from error
     try:
         status = process.wait()
     except BaseException:
