@@ -22,6 +22,8 @@ from tf_model_pool.errors import NotActiveError, SettingError
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
 _NATIVE = "tf_model_pool._native"
+#: The same over the library's C interface, for a wheel that was built without a native module.
+_C_INTERFACE = "tf_model_pool._c_interface"
 _LIBRARY = "libtf_model_pool.so"
 
 # The distributions that contain the package `tensorflow` for CPUs.
@@ -32,6 +34,8 @@ _DISTRIBUTIONS = (
     "tf-nightly-cpu",
     "tf-nightly",
 )
+
+_BUILD_INFO = "build_info.json"
 
 PREFIX = "Model pools are not active: "
 
@@ -171,7 +175,7 @@ def missing_parts() -> str | None:
         )
     if not tensorflow.patched:
         return f"{tensorflow} is not patched (it contains no {_LIBRARY}). {HOW_TO_GET}"
-    if any((_PACKAGE_DIR / f"_native{end}").is_file() for end in _extension_suffixes()):
+    if _has_native():
         return None
     others = sorted(path.name for path in _PACKAGE_DIR.glob("_native*.so"))
     if others:
@@ -180,6 +184,8 @@ def missing_parts() -> str | None:
             f"Python: found {', '.join(others)}, this Python needs "
             f"_native{_extension_suffixes()[0]}. {HOW_TO_GET}"
         )
+    if (_PACKAGE_DIR / _BUILD_INFO).is_file():
+        return None  # installed, and built without one
     return (
         f"{tensorflow} is patched, but tf_model_pool was imported "
         f"from {_PACKAGE_DIR}, which is not the copy that was installed with it and has no "
@@ -268,15 +274,25 @@ def settings() -> dict[str, str]:
     return {str(name): str(value) for name, value in _checked_native().settings().items()}
 
 
+def binding() -> Literal["native", "c"]:
+    """How this package asks the library: by its native module, or over the C interface.
+
+    Both give the same answers. A wheel has no native module where the headers of its Python were
+    not at hand when it was built; `build_info()["native_missing"]` says so. Imports nothing.
+    """
+    return "native" if _NATIVE in sys.modules or _has_native() else "c"
+
+
 def build_info() -> dict[str, Any]:
     """How the wheel was made: base wheel and its sha256, patch set version, compiler.
 
-    Read from the file `build_info.json` of the package; imports nothing.
+    `native_missing` says why there is no native module, None where there is one; `binding` is
+    that of `binding()`. Read from the file `build_info.json` of the package; imports nothing.
 
     Raises:
         NotActiveError: the file is missing or damaged, as in a checkout.
     """
-    path = _PACKAGE_DIR / "build_info.json"
+    path = _PACKAGE_DIR / _BUILD_INFO
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -288,7 +304,7 @@ def build_info() -> dict[str, Any]:
         raise NotActiveError(f"{path} is damaged ({error}); install the wheel again.") from error
     if not isinstance(info, dict):
         raise NotActiveError(f"{path} is damaged (not an object); install the wheel again.")
-    return info
+    return {**info, "binding": binding()}
 
 
 def link_flags() -> list[str]:
@@ -314,8 +330,12 @@ def _extension_suffixes() -> list[str]:
     return importlib.machinery.EXTENSION_SUFFIXES
 
 
+def _has_native() -> bool:
+    return any((_PACKAGE_DIR / f"_native{end}").is_file() for end in _extension_suffixes())
+
+
 def _load_native() -> Any:
-    """TensorFlow first, then the native module; NotActiveError says which of them failed."""
+    """TensorFlow first, then the binding; NotActiveError says which of them failed."""
     missing = missing_parts()
     if missing is not None:
         raise NotActiveError(PREFIX + missing)
@@ -325,11 +345,12 @@ def _load_native() -> Any:
         importlib.import_module("tensorflow")
     except Exception as error:
         raise NotActiveError(f"{PREFIX}TensorFlow does not import: {_describe(error)}") from error
+    name, what = (_NATIVE, "native module") if binding() == "native" else (_C_INTERFACE, "binding")
     try:
-        return importlib.import_module(_NATIVE)
+        return importlib.import_module(name)
     except Exception as error:
         raise NotActiveError(
-            f"{PREFIX}the native module does not load: {_describe(error)}. "
+            f"{PREFIX}the {what} does not load: {_describe(error)}. "
             "Is another TensorFlow installed over the patched one? " + HOW_TO_GET
         ) from error
 

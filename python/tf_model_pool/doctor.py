@@ -60,7 +60,10 @@ class TensorFlowInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """Whether restores go to pools. `environment` is what is set, `settings` what is in force."""
+    """Whether restores go to pools. `environment` is what is set, `settings` what is in force.
+
+    `binding` is how this package asks the library: `native module`, or `C interface` with why.
+    """
 
     active: bool
     reason: str | None
@@ -68,6 +71,7 @@ class PoolInfo:
     package_path: str
     settings: dict[str, str]
     environment: dict[str, str]
+    binding: str = "native module"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -191,7 +195,18 @@ def read_pools(environment: Mapping[str, str]) -> PoolInfo:
             for name, value in sorted(environment.items())
             if name.startswith("TF_MODEL_POOL")
         },
+        binding=describe_binding(),
     )
+
+
+def describe_binding() -> str:
+    """How this package asks the library, and what is missing for the native module."""
+    if api.binding() == "native":
+        return "native module"
+    why = None
+    with contextlib.suppress(ModelPoolError):
+        why = api.build_info().get("native_missing")
+    return f"C interface (no native module: {why or 'not installed'})"
 
 
 def read_allocator(environment: Mapping[str, str], tensorflow: TensorFlowInfo) -> AllocatorInfo:
@@ -572,6 +587,7 @@ def render(report: Report) -> str:
     if pools.reason:
         lines += [_row("reason", pools.reason)]
     lines += [_row("package", f"{pools.package_version}, {pools.package_path}")]
+    lines += [_row("binding", pools.binding)]
     for name, value in pools.settings.items():
         source = "set" if name in pools.environment else "default"
         lines += [_row(name, f"{value or 'no limit'} ({source})")]

@@ -61,7 +61,9 @@ def targets() -> dict[str, Target]:
 def labels(release: str) -> set[str]:
     """Targets of tf_allocator/ that a series' changes of BUILD files name."""
     changes = series.read(ROOT / "patches", release).changes
-    added = (line for c in changes if c.path.endswith("/BUILD") and not c.is_new for line in c.added)
+    added = (
+        line for c in changes if c.path.endswith("/BUILD") and not c.is_new for line in c.added
+    )
     return {name for line in added for name in _LABEL.findall(line)}
 
 

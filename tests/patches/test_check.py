@@ -32,7 +32,7 @@ def test_the_patches_of_the_repository_keep_the_rules(repository: Path) -> None:
     assert check.check(repository, releases).problems == ()
 
 
-# ---- a patch --------------------------------------------------------------------------------------
+# ---- a patch ------------------------------------------------------------------------------------
 
 
 def test_a_whole_project_has_no_problems(project: Project) -> None:
@@ -112,11 +112,12 @@ def test_new_code_outside_of_tf_allocator_is_refused(project: Project) -> None:
 
 def test_a_patch_that_is_no_patch_is_one_problem(project: Project) -> None:
     project.patch(OWN).write_text("nothing\n")
-    assert problems(project) == [f"patches/{RELEASE}: {OWN} changes no file: there is no line "
-                                 "'diff --git'"]
+    assert problems(project) == [
+        f"patches/{RELEASE}: {OWN} changes no file: there is no line 'diff --git'"
+    ]
 
 
-# ---- the generated patch ----------------------------------------------------------------------------
+# ---- the generated patch ------------------------------------------------------------------------
 
 
 def test_an_edited_generated_patch_is_refused(project: Project) -> None:
@@ -133,7 +134,7 @@ def test_sources_that_changed_since_are_refused(project: Project) -> None:
     assert "is not what `./build.sh patches generate` makes" in problems(project)[0]
 
 
-# ---- a series ---------------------------------------------------------------------------------------
+# ---- a series -----------------------------------------------------------------------------------
 
 
 def test_an_unlisted_patch_is_named(project: Project) -> None:
@@ -178,7 +179,7 @@ def test_an_unknown_release_is_answered_with_the_known(project: Project) -> None
     assert "no series for 'v1.0'; there are: v9.9" in problem
 
 
-# ---- the record of sources --------------------------------------------------------------------------
+# ---- the record of sources ----------------------------------------------------------------------
 
 
 def test_the_record_has_every_file_and_no_other(project: Project) -> None:
@@ -200,7 +201,7 @@ def test_a_record_that_cannot_be_read_is_named(project: Project) -> None:
     assert any("sources.json is not readable" in line for line in problems(project))
 
 
-# ---- against sources ------------------------------------------------------------------------------
+# ---- against sources ----------------------------------------------------------------------------
 
 
 def test_sources_without_a_changed_file_are_named(project: Project) -> None:
@@ -226,6 +227,11 @@ def test_crlf_sources_are_refused(project: Project) -> None:
     path = project.source / SOURCE
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     assert any("CRLF line ends; expected LF" in line for line in problems_with_source(project))
+
+
+def test_sources_that_are_not_utf8_are_refused(project: Project) -> None:
+    (project.source / SOURCE).write_bytes(b"// line \xe4\n")
+    assert any("is not UTF-8 at byte 8" in line for line in problems_with_source(project))
 
 
 def test_a_hunk_with_other_lines_than_git_shows_is_refused(project: Project) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +138,29 @@ def test_a_patch_that_does_not_fit_leaves_the_checkout_as_it_was(
     assert not (tensorflow / ".git/rebase-apply").exists()
 
 
+def test_an_interrupted_import_leaves_the_checkout_as_it_was(
+    project: Project, tensorflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN that Ctrl-C comes when git has applied a part of the series
+    before = head(tensorflow)
+    run = subprocess.run
+
+    def interrupted(command: list[str], **options: Any) -> Any:
+        if "am" not in command or "--abort" in command:
+            return run(command, **options)
+        broken = tmp_path / "0003.patch"
+        broken.write_text(Path(command[-1]).read_text().replace("line 14", "line fourteen"))
+        assert run([*command[:-1], str(broken)], **options).returncode != 0
+        assert head(tensorflow) != before
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkout.import_series(tensorflow, project.series())
+    assert head(tensorflow) == before
+    assert git(tensorflow, "status", "--porcelain") == ""
+
+
 def test_a_dirty_checkout_is_refused(project: Project, tensorflow: Path) -> None:
     edit(tensorflow, SOURCE, "// line 0\n", "// mine\n")
     with pytest.raises(PatchError, match=r"not committed:\n *M tensorflow/core/kernels"):
@@ -190,9 +215,7 @@ def test_sources_of_the_pools_are_not_changed_in_a_checkout(
     assert contents(project) == before
 
 
-def test_a_shared_patch_is_not_changed_for_one_release(
-    project: Project, tensorflow: Path
-) -> None:
+def test_a_shared_patch_is_not_changed_for_one_release(project: Project, tensorflow: Path) -> None:
     before = contents(project)
     imported(project, tensorflow)
     edit(tensorflow, SOURCE, "// the call\n", "// another call\n")

@@ -61,7 +61,10 @@ def test_generate_brings_the_patch_into_step(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("import", "--checkout", "nowhere", "--release", RELEASE), "error: nowhere is not a direc"),
+        (
+            ("import", "--checkout", "nowhere", "--release", RELEASE),
+            "error: nowhere is not a direc",
+        ),
         (("import", "--checkout", "nowhere", "--release", "v1.0"), "no series for 'v1.0'"),
         (("verify", "--source", "nowhere", "--wheel", "a.whl"), "error: a.whl is not a file"),
     ],

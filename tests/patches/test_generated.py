@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 from support.patch_project import Project, edit, write
 from tf_model_pool.errors import PatchError
 from tf_model_pool.patches import checkout, generated, series

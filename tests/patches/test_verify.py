@@ -10,7 +10,7 @@ import pytest
 from support.patch_project import RELEASE, SOURCE, Project, edit
 from tf_model_pool.errors import PatchError, UnsupportedWheelError
 from tf_model_pool.patches import verify
-from tf_model_pool.wheel import builder, releases, source
+from tf_model_pool.wheel import builder, releases, source, toolchain
 from tf_model_pool.wheel.progress import Progress
 
 QUIET = Progress(quiet=True)
@@ -21,7 +21,7 @@ def request(project: Project, python_tag: str = "") -> verify.Request:
         filename="tensorflow_cpu-9.9.0-cp0-cp0-any.whl",
         sha256="",
         package="tensorflow-cpu",
-        python_tag=python_tag or source.running_python_tag(),
+        python_tag=python_tag or toolchain.running_python_tag(),
         platform="any",
         release=releases.Release("9.9.0", RELEASE, "", ()),
         path=None,

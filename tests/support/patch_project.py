@@ -19,7 +19,7 @@ SOURCE = "tensorflow/core/kernels/save_restore_tensor.cc"
 SHARED = "v9.9-v9.9-Call-the-pools.patch"
 
 TF_ALLOCATOR = {
-    "BUILD": 'cc_library(\n    name = "pool",\n    srcs = ["pool/a.cc"],\n    hdrs = ["pool/a.h"],\n)\n',
+    "BUILD": 'cc_library(name = "pool", srcs = ["pool/a.cc"], hdrs = ["pool/a.h"])\n',
     "CMakeLists.txt": "# not part of a build of TensorFlow\n",
     "pool/a.h": "int A();\n",
     "pool/a.cc": '#include "tf_allocator/pool/a.h"\nint A() { return 1; }\n',

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import importlib.machinery
 import json
+import os
 import subprocess
 import sys
 import types
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 import tf_model_pool
-from tf_model_pool import api
+from tf_model_pool import api, doctor
 from tf_model_pool.errors import ModelPoolError, NotActiveError, SettingError
 
 np = pytest.importorskip("numpy")
@@ -237,6 +238,31 @@ def test_complete_installation_misses_nothing(
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
     (package_dir / f"_native{suffix}").write_bytes(b"")
     assert api.missing_parts() is None
+
+
+def test_an_installation_without_a_native_module_uses_the_c_interface(
+    monkeypatch: pytest.MonkeyPatch, package_dir: Path, tmp_path: Path, tf: Any
+) -> None:
+    # GIVEN a wheel that was built without one
+    package = install_tensorflow(tmp_path, patched=True)
+    locate(monkeypatch, api.TensorFlowLocation(package, "tensorflow-cpu", "2.21.0"))
+    (package_dir / "build_info.json").write_text('{"native_missing": "no Python.h"}')
+    monkeypatch.setitem(sys.modules, "tf_model_pool._c_interface", FakeNative())
+    # THEN
+    assert api.missing_parts() is None
+    assert api.binding() == "c"
+    assert api.build_info() == {"native_missing": "no Python.h", "binding": "c"}
+    assert api.is_active()
+    assert doctor.describe_binding() == "C interface (no native module: no Python.h)"
+
+
+def test_a_process_without_the_library_has_no_c_interface() -> None:
+    code = "import tf_model_pool._c_interface"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT)}
+    child = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "ImportError: libtf_model_pool.so is not loaded in this process" in child.stderr
 
 
 def test_tensorflow_is_found_without_importing_it(

@@ -132,6 +132,8 @@ def test_a_header_of_tsl_is_patched_where_older_wheels_have_it() -> None:
 
 def test_headers_that_the_series_adds_are_left_to_the_builder(include: Path) -> None:
     added = "diff --git a/tf_allocator/pool/a.h b/tf_allocator/pool/a.h\n"
-    added += "new file mode 100644\n--- /dev/null\n+++ b/tf_allocator/pool/a.h\n@@ -0,0 +1 @@\n+int a;\n"
+    added += (
+        "new file mode 100644\n--- /dev/null\n+++ b/tf_allocator/pool/a.h\n@@ -0,0 +1 @@\n+int a;\n"
+    )
     assert headers.patch_headers(include, [write_patch(include, added)]) == ()
     assert not (include / "tf_allocator").exists()

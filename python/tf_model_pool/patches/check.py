@@ -229,6 +229,6 @@ def check(project: Path, releases: tuple[str, ...], source: Path | None = None) 
                 notes += found.notes
         except PatchError as error:
             problems.append(f"patches/{release}: {error}")
-    if set(releases) == set(series.releases(root)):
+    if {one.release for one in every} == set(series.releases(root)):
         problems += shared_problems(root, every)
     return Findings(tuple(problems), tuple(notes))

@@ -113,13 +113,15 @@ def import_series(checkout: Path, one: series.Series) -> list[str]:
         if blob_hash(tree[path].encode("utf-8")) != expected
     ]
     base = _git(root, "rev-parse", "HEAD").strip()
-    am = ("-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "am", "--quiet")
-    am += ("--no-3way", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn")
+    am = ["-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "am", "--quiet"]
+    am += ["--no-3way", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn"]
     try:
         _git(root, *am, *(str(p.path.resolve()) for p in one.patches), environment=_IDENTITY)
-    except PatchError as error:
+    except BaseException as error:
         with contextlib.suppress(PatchError):
             _git(root, "am", "--abort", environment=_IDENTITY)
+        if not isinstance(error, PatchError):
+            raise
         said = re.sub(r"(?m)^hint:.*\n?", "", str(error)).strip()
         raise PatchError(f"the series {one.release} does not fit {root}: {said}") from None
     _git(root, "update-ref", _BASE, base)
@@ -228,12 +230,7 @@ def export_series(
     changed = [p for p, text in writes.items() if not p.is_file() or p.read_text() != text]
     directory.mkdir(parents=True, exist_ok=True)
     for path in changed:
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
-            partial.write_text(writes[path], encoding="ascii", newline="\n")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        series.replace_file(path, writes[path])
     for path in directory.glob("*.patch"):
         if path not in writes:
             path.unlink()
@@ -262,5 +259,3 @@ def commit_all(directory: Path) -> None:
     _git(directory, "init", "--quiet")
     _git(directory, "add", "--all", "--force")
     _git(directory, "commit", "--quiet", "--message=base", environment=_IDENTITY)
-
-

@@ -84,12 +84,11 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(found.problems) or f"checked {', '.join(releases)}: no problems")
         return 1 if found.problems else 0
     elif args.action == "generate":
-        path = root / series.SHARED / generated.NAME
-        path.write_text(generated.generate(project), encoding="ascii", newline="\n")
-        print(path.relative_to(project))
+        target = root / series.SHARED / generated.NAME
+        series.replace_file(target, generated.generate(project))
+        print(target.relative_to(project))
     elif args.action == "sources" and args.write:
-        text = sources.document_with_table(project)
-        (project / sources.DOCUMENT).write_text(text, encoding="utf-8")
+        series.replace_file(project / sources.DOCUMENT, sources.document_with_table(project))
     elif args.action == "sources":
         print(sources.table(root), end="")
     else:
@@ -99,14 +98,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace, project: Path) -> None:
     from tf_model_pool.patches import verify
-    from tf_model_pool.wheel import source
+    from tf_model_pool.wheel import source, toolchain
     from tf_model_pool.wheel.progress import Progress
 
     if args.wheel is not None:
         wheel = source.by_path(args.wheel)
     else:
         wheel = source.by_version(
-            args.tensorflow_version, "tensorflow-cpu", source.running_python_tag()
+            args.tensorflow_version, "tensorflow-cpu", toolchain.running_python_tag()
         )
     request = verify.Request(
         project=project,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -81,7 +82,10 @@ def read_tree(source: Path, files: Iterable[str]) -> dict[str, str]:
         path = source / name
         if not path.is_file():
             raise PatchError(f"{source} has no {name}, which the series changes")
-        tree[name] = path.read_bytes().decode("utf-8")
+        try:
+            tree[name] = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PatchError(f"{path} is not UTF-8 at byte {error.start}") from None
     return tree
 
 
@@ -99,3 +103,13 @@ def write_tree(tree: Mapping[str, str], directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("utf-8"))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file that is either as before or whole, whatever happens meanwhile."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

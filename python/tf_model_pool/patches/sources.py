@@ -33,7 +33,9 @@ def problems(patches: Path, one: series.Series) -> list[str]:
     hashes = one.first_hashes()
     where = f"patches/{NAME}: {one.release}"
     found = [f"{where} has no {path}" for path in hashes if path not in files]
-    found += [f"{where} has {path}, which the series leaves alone" for path in files.keys() - hashes]
+    found += [
+        f"{where} has {path}, which the series leaves alone" for path in files.keys() - hashes
+    ]
     found += [
         f"{where}: {path} is {entry['hash'][:12]}, but the series changes {hashes[path][:12]}"
         for path, entry in files.items()

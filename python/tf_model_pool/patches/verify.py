@@ -18,13 +18,12 @@ from pathlib import Path
 
 from tf_model_pool.errors import PatchError, UnsupportedWheelError
 from tf_model_pool.patches import generated, series
-from tf_model_pool.wheel import builder, compiling, requirements, source
+from tf_model_pool.wheel import builder, compiling, requirements, toolchain
+from tf_model_pool.wheel import source as released
 from tf_model_pool.wheel.progress import Progress
 from tf_model_pool.wheel.workspace import temporary_directory
 
 _EXTRAS = ("test",)
-#: What the integration tests link their native program with.
-_BUILD_PACKAGES = ("cmake", "ninja", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Request:
 
     project: Path
     source: Path
-    wheel: source.Input
+    wheel: released.Input
     stock_python: Path | None = None
     arguments: tuple[str, ...] = ()
 
@@ -108,24 +107,19 @@ def verify(request: Request, progress: Progress) -> Path:
         PatchError: among others where a test fails.
         BuildError: as the wheel builder does.
     """
-    if request.wheel.python_tag != source.running_python_tag():
+    if request.wheel.python_tag != toolchain.running_python_tag():
         raise UnsupportedWheelError(f"{request.wheel.filename} is not for this Python")
     place = request.project / ".build" / "verify" / request.wheel.release.patches
     wheel = build_wheel(request, place, progress)
     text = (request.project / "pyproject.toml").read_text(encoding="utf-8")
     packages = requirements.requirements(text, _EXTRAS)
-    packages += [
-        line
-        for line in requirements.requirements(text, ("build",))
-        if line.startswith(tuple(f"{name}=" for name in _BUILD_PACKAGES[:2]))
-    ]
     with progress.stage(f"install {wheel.name}"):
         python = _environment(place / "env", wheel, packages)
     stock = request.stock_python
     if stock is None:
-        released = source.fetch(request.wheel, request.project / ".build" / "cache")
-        with progress.stage(f"install {released.name}"):
-            stock = _environment(place / "stock", released, packages)
+        base = released.fetch(request.wheel, request.project / ".build" / "cache")
+        with progress.stage(f"install {base.name}"):
+            stock = _environment(place / "stock", base, packages)
     _run(
         (python, "-m", "pytest", request.project / "tests/integration", *request.arguments),
         PATCHED_WHEEL=str(wheel),

@@ -8,7 +8,6 @@ import datetime
 import hashlib
 import json
 import os
-import sysconfig
 import threading
 import zipfile
 from collections.abc import Mapping
@@ -51,6 +50,8 @@ class Request:
         output: directory for the result.
         reuse: return a wheel of `output` that was made from the same, if there is one.
         workers: threads that compress and verify.
+        python: which Python's headers the native module is compiled against; by default those of
+            the wheel's Python, where they can be found.
         sources: patched sources of TensorFlow to build in place of the hooks, to try a patch
             series. Such a wheel is not reused.
     """
@@ -60,6 +61,7 @@ class Request:
     output: Path
     reuse: bool = False
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    python: tools.PythonTarget | None = None
     sources: compiling.TensorFlowSources | None = None
 
 
@@ -74,8 +76,11 @@ def build(request: Request, progress: Progress) -> Path:
     """
     with signals_as_errors(), full_disk_as_error():
         toolchain = tools.find_toolchain()
+        python = request.python or tools.python_for(request.wheel.python_tag)
+        if python.missing:
+            progress.note(f"without a native module: {python.missing}")
         if request.reuse:
-            wanted = digest.source_digest(request.project, request.wheel, toolchain)
+            wanted = digest.source_digest(request.project, request.wheel, toolchain, python)
             finished = digest.finished_wheel(request.output, wanted)
             if finished is not None:
                 progress.note(f"up to date: {finished.name}")
@@ -84,7 +89,7 @@ def build(request: Request, progress: Progress) -> Path:
         with progress.stage(f"input {request.wheel.filename}"):
             path = source.fetch(request.wheel, state / "cache")
         with temporary_directory(state) as work:
-            return _Build(request, toolchain, path, work, progress).run()
+            return _Build(request, toolchain, python, path, work, progress).run()
 
 
 class _Build:
@@ -94,6 +99,7 @@ class _Build:
         self,
         request: Request,
         toolchain: tools.Toolchain,
+        python: tools.PythonTarget,
         path: Path,
         work: Path,
         progress: Progress,
@@ -101,8 +107,9 @@ class _Build:
         self._request = request
         self._wheel = request.wheel
         self._toolchain = toolchain
+        self._python = python
         self._project = digest.snapshot(request.project, work / "project")
-        self._digest = digest.source_digest(self._project, request.wheel, toolchain)
+        self._digest = digest.source_digest(self._project, request.wheel, toolchain, python)
         self._path = path
         self._progress = progress
         self._unpacked = work / "wheel"
@@ -217,6 +224,7 @@ class _Build:
             self._work,
             self._unpacked / "tensorflow",
             self._toolchain,
+            self._python,
             definitions,
             lambda done, total: self._progress.update("compile", done, total),
             self._request.sources,
@@ -234,8 +242,11 @@ class _Build:
     def _platform_tag(self, compiled: compiling.Compiled) -> str:
         in_wheel = {elf.read_dynamic(path).soname for path in self._libraries.values()}
         in_wheel.add(elf.read_dynamic(compiled.library).soname)
-        objects = (compiled.library, compiled.native, compiled.driver, self._libraries[FRAMEWORK])
-        return platform_tag(self._wheel.platform, objects, in_wheel)
+        objects = [compiled.library, compiled.driver, self._libraries[FRAMEWORK]]
+        if compiled.native is not None:
+            objects.append(compiled.native)
+        # Tags that are joined in a file's name say the same, the first in the newer notation.
+        return platform_tag(self._wheel.platform.partition(".")[0], objects, in_wheel)
 
     def _added_files(
         self,
@@ -245,13 +256,14 @@ class _Build:
     ) -> dict[str, bytes]:
         project = self._project
         package = project / "python" / "tf_model_pool"
-        suffix = sysconfig.get_config_var("EXT_SUFFIX")
         files = {
             source.LIBRARY: compiled.library.read_bytes(),
-            f"tf_model_pool/_native{suffix}": compiled.native.read_bytes(),
             _DRIVER: compiled.driver.read_bytes(),
             digest.BUILD_INFO: self._build_info(symbols, tag),
         }
+        if compiled.native is not None:
+            name = f"tf_model_pool/_native{self._python.suffix}"
+            files[name] = compiled.native.read_bytes()
         for path in digest.source_files(project):
             if package in path.parents and path.suffix in _PACKAGE_SUFFIXES:
                 files[f"tf_model_pool/{path.relative_to(package).as_posix()}"] = path.read_bytes()
@@ -268,6 +280,8 @@ class _Build:
             "tensorflow_version": self._wheel.release.version,
             "patch_set_version": __version__,
             "platform_tag": tag,
+            "compile_flags": self._wheel.release.compile_flags,
+            "native_missing": self._python.missing or None,
             "compiler": self._toolchain.compiler_version,
             "build_tools": dict(self._toolchain.versions),
             "replaced_functions": [

@@ -27,7 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="distribution to download (default: %(default)s)",
     )
     parser.add_argument(
-        "--python-tag", metavar="TAG", help="e.g. cp311; must be the running Python (the default)"
+        "--python-tag", metavar="TAG", help="e.g. cp312 (default: that of the running Python)"
+    )
+    headers = parser.add_mutually_exclusive_group()
+    headers.add_argument(
+        "--python",
+        metavar="PROGRAM",
+        help="interpreter of the wheel's Python, whose headers the native module is compiled "
+        "against (default: this one, else python3.x on PATH)",
+    )
+    headers.add_argument(
+        "--python-include", type=Path, metavar="DIR", help="the same without it: where Python.h is"
+    )
+    headers.add_argument(
+        "--no-native",
+        action="store_true",
+        help="no native module: the package then asks over the library's C interface",
     )
     parser.add_argument(
         "--output",
@@ -51,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Builds, and returns 0. Raises `BuildError`."""
     # Here, so that `build --help` works without the build requirements.
     try:
-        from tf_model_pool.wheel import builder, digest, source
+        from tf_model_pool.wheel import builder, digest, source, toolchain
         from tf_model_pool.wheel.progress import Progress
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "tf_model_pool":
@@ -64,8 +79,16 @@ def run(args: argparse.Namespace) -> int:
     if args.wheel is not None:
         wheel = source.by_path(args.wheel, allow_unknown=args.allow_unknown_wheel)
     else:
-        tag = args.python_tag or source.running_python_tag()
+        tag = args.python_tag or toolchain.running_python_tag()
         wheel = source.by_version(args.tensorflow_version, args.package, tag)
-    request = builder.Request(wheel, project, args.output.resolve(), reuse=args.reuse)
+    python = toolchain.python_for(
+        wheel.python_tag,
+        interpreter=args.python,
+        include=args.python_include,
+        native=not args.no_native,
+    )
+    request = builder.Request(
+        wheel, project, args.output.resolve(), reuse=args.reuse, python=python
+    )
     print(builder.build(request, Progress(quiet=args.quiet)))
     return 0

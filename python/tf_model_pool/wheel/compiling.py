@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tf_model_pool.errors import CompileError
-from tf_model_pool.wheel.toolchain import Toolchain
+from tf_model_pool.wheel.toolchain import PythonTarget, Toolchain
 
 LIBRARY_NAME = "libtf_model_pool.so"
 DRIVER_NAME = "swap_driver"
@@ -30,12 +30,12 @@ class Compiled:
 
     Attributes:
         library: libtf_model_pool.so.
-        native: the Python binding.
+        native: the Python binding; None where `python` has no headers.
         driver: the benchmark's program.
     """
 
     library: Path
-    native: Path
+    native: Path | None
     driver: Path
 
 
@@ -98,6 +98,7 @@ def compile_library(
     work: Path,
     tensorflow: Path,
     toolchain: Toolchain,
+    python: PythonTarget,
     definitions: Mapping[str, str],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     sources: TensorFlowSources | None = None,
@@ -109,6 +110,7 @@ def compile_library(
         work: everything is written below it, and its path does not show in the result.
         tensorflow: the unpacked `tensorflow` directory, headers patched.
         toolchain: what to use.
+        python: for which Python the binding is.
         definitions: further CMake variables.
         on_progress: is called with steps done and steps in all.
         sources: link these in place of the hooks.
@@ -124,7 +126,7 @@ def compile_library(
         "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
         "TF_INCLUDE_DIR": str(tensorflow / "include"),
         "TF_LIB_DIR": str(tensorflow),
-        "PYTHON_INCLUDE_DIR": str(toolchain.python_include),
+        "PYTHON_INCLUDE_DIR": str(python.include or ""),
         "PYBIND11_INCLUDE_DIR": str(toolchain.pybind11_include),
         **definitions,
     }
@@ -140,6 +142,9 @@ def compile_library(
             on_progress(int(step.group(1)), int(step.group(2)))
 
     targets: list[str | Path] = [toolchain.ninja, "-C", build]
-    targets += ["tf_model_pool", "native", DRIVER_NAME]
+    targets += ["tf_model_pool", DRIVER_NAME]
+    if python.include is not None:
+        targets.append("native")
     _run(targets, "the compiler", on_line)
-    return Compiled(build / LIBRARY_NAME, build / _NATIVE_NAME, build / DRIVER_NAME)
+    native = None if python.include is None else build / _NATIVE_NAME
+    return Compiled(build / LIBRARY_NAME, native, build / DRIVER_NAME)

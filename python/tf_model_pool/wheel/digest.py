@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from tf_model_pool._version import __version__
 from tf_model_pool.errors import BuildError
 from tf_model_pool.wheel.source import Input
-from tf_model_pool.wheel.toolchain import Toolchain
+from tf_model_pool.wheel.toolchain import PythonTarget, Toolchain
 
 BUILD_INFO = "tf_model_pool/build_info.json"
 _SOURCE_DIRECTORIES = ("tf_allocator", "python/tf_model_pool", "patches")
@@ -44,7 +43,7 @@ def snapshot(project: Path, target: Path) -> Path:
     return target
 
 
-def source_digest(project: Path, wheel: Input, toolchain: Toolchain) -> str:
+def source_digest(project: Path, wheel: Input, toolchain: Toolchain, python: PythonTarget) -> str:
     """Hash over input, sources, tools and SOURCE_DATE_EPOCH, in hexadecimal."""
     digest = hashlib.sha256()
     facts = {
@@ -53,12 +52,14 @@ def source_digest(project: Path, wheel: Input, toolchain: Toolchain) -> str:
         "version": __version__,
         "compiler": toolchain.compiler_version,
         "tools": dict(toolchain.versions),
-        "python": sysconfig.get_config_var("EXT_SUFFIX"),
+        "python": python.suffix if python.include is not None else None,
         "date": os.environ.get("SOURCE_DATE_EPOCH", ""),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for path in source_files(project):
         name = path.relative_to(project).as_posix()
+        if fnmatch.fnmatchcase(name, "patches/v*") and path.parent.name != wheel.release.patches:
+            continue  # another release's
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in _NOT_IN_WHEEL):
             contents = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"\n{name} {contents}".encode())

@@ -69,7 +69,10 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class ReleasedWheel:
-    """One file of a release, as the package index has it."""
+    """One file of a release, as the package index has it.
+
+    `platform` is as the file's name has it: one tag, or several for the same, joined by dots.
+    """
 
     package: str
     version: str
@@ -105,12 +108,18 @@ class Release:
     functions: tuple[ReplacedFunction, ...] = REPLACED_FUNCTIONS
 
 
+_CXX11_ABI = "-D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64"
+_MANYLINUX_2_27 = "manylinux_2_27_x86_64"
+_MANYLINUX_2_17 = "manylinux_2_17_x86_64.manylinux2014_x86_64"
+
+
 def _x86_64_wheels(
-    version: str, platform: str, sums: Mapping[tuple[str, str], str]
+    version: str, platform: str, sums: Mapping[str, Mapping[str, str]]
 ) -> tuple[ReleasedWheel, ...]:
     return tuple(
         ReleasedWheel(package, version, python_tag, platform, sha256)
-        for (package, python_tag), sha256 in sums.items()
+        for package, by_tag in sums.items()
+        for python_tag, sha256 in by_tag.items()
     )
 
 
@@ -118,43 +127,149 @@ RELEASES: tuple[Release, ...] = (
     Release(
         version="2.21.0",
         patches="v2.21",
-        compile_flags="-D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64",
+        compile_flags=_CXX11_ABI,
         wheels=_x86_64_wheels(
             "2.21.0",
-            "manylinux_2_27_x86_64",
+            _MANYLINUX_2_27,
             {
-                (
-                    "tensorflow-cpu",
-                    "cp310",
-                ): "d143e92f5c0661cdfa26eaca8f73cd2efd0ec53a68af8dec82f584ba8eb14b83",
-                (
-                    "tensorflow-cpu",
-                    "cp311",
-                ): "2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c",
-                (
-                    "tensorflow-cpu",
-                    "cp312",
-                ): "dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb",
-                (
-                    "tensorflow-cpu",
-                    "cp313",
-                ): "05af7c26d35f4de910b5598c7b507e3981831a7b0f47fed9a405d995d51d7793",
-                (
-                    "tensorflow",
-                    "cp310",
-                ): "77c6f298e695ea1d283cdd7d30f8d97530cc6e92c1395a9ddbab9771c99233a4",
-                (
-                    "tensorflow",
-                    "cp311",
-                ): "9056fbc9ba04235810b71ae6cbd958a196e8804fb53bbcffbf3e23b56155f124",
-                (
-                    "tensorflow",
-                    "cp312",
-                ): "b3b95643c4e70eb925839938fb35cbe142f317ec84af6844ee61513713bb13c0",
-                (
-                    "tensorflow",
-                    "cp313",
-                ): "e9d8da8dcab9650efb45f032ba70af2f016f907e6e0c6bda29dd101bba945406",
+                "tensorflow-cpu": {
+                    "cp310": "d143e92f5c0661cdfa26eaca8f73cd2efd0ec53a68af8dec82f584ba8eb14b83",
+                    "cp311": "2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c",
+                    "cp312": "dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb",
+                    "cp313": "05af7c26d35f4de910b5598c7b507e3981831a7b0f47fed9a405d995d51d7793",
+                },
+                "tensorflow": {
+                    "cp310": "77c6f298e695ea1d283cdd7d30f8d97530cc6e92c1395a9ddbab9771c99233a4",
+                    "cp311": "9056fbc9ba04235810b71ae6cbd958a196e8804fb53bbcffbf3e23b56155f124",
+                    "cp312": "b3b95643c4e70eb925839938fb35cbe142f317ec84af6844ee61513713bb13c0",
+                    "cp313": "e9d8da8dcab9650efb45f032ba70af2f016f907e6e0c6bda29dd101bba945406",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.20.0",
+        patches="v2.20",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.20.0",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "1a3ef238410543ee884b64d222775727504407395785d3719a9ee8d016d1c583",
+                    "cp311": "cf756bbe2d256e942ab5d0ad2c858fb40017581494febdb4387c149b1afde780",
+                    "cp312": "c7a9224185818094ed95c4e114d3efe77241db35fbf0b75251fb2bf6222dd6a7",
+                    "cp313": "da6e7791e5e10ec84e6225c45e04fee05f33d7b828c9b61cc905f4146f7c64b5",
+                },
+                "tensorflow": {
+                    "cp310": "7abd7f3a010e0d354dc804182372779a722d474c4d8a3db8f4a3f5baef2a591e",
+                    "cp311": "481499fd0f824583de8945be61d5e827898cdaa4f5ea1bc2cc28ca2ccff8229e",
+                    "cp312": "25265b0bc527e0d54b1e9cc60c44a24f44a809fe27666b905f0466471f9c52ec",
+                    "cp313": "5fa3729b0126f75a99882b89fb7d536515721eda8014a63e259e780ba0a37372",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.19.1",
+        patches="v2.19",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.19.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "8ae7209194aebf879cb4d0504f39e5cde04896ddbdef4acde3fd0b408ac88bea",
+                    "cp311": "0b6d72bd09c267e7573757bd309f5b1e2cdb02577339991da751f3a1411e4dae",
+                    "cp312": "2cb4b20fa86b04c166db1616fd466d09ec850cc3b47607cf12225469e750c476",
+                },
+                "tensorflow": {
+                    "cp310": "11377d4cecdc665515e370524b650a8ceb80b461f40f5e63993ed27d0ef931da",
+                    "cp311": "8e5524eb492160576e5eeea9bb472ddc653123503f2290f83123d5ac9545750e",
+                    "cp312": "35a6950f3fee0ad2d1668241d31684676f2e6eceb613cbeef960ea22014ef8fb",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.18.1",
+        patches="v2.18",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.18.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "357506565b05154b4b1fa5f94cd2b34c74d8a6ed64091385a71c990626321164",
+                    "cp311": "810c75d7149d2da0cb2092187817b0dcabb80728ca9f9cf3a61f3f42fadd1298",
+                    "cp312": "8e0f27dbd92c6d380ae0ccfe73c7343f65c127b0aa98467c30c2e71eda7c76a4",
+                },
+                "tensorflow": {
+                    "cp310": "1f929842999d60e7da67743ae5204b477259f3b771c02e5e437d232267e49f18",
+                    "cp311": "c9f87e5d2a680a4595f5dc30daf6bbaec9d4129b46d7ef1b2af63c46ac7d2828",
+                    "cp312": "442d2a774811789a8ad948e7286cb950fe3d87d3754e8cc6449d53b03dbfdaa6",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.17.1",
+        patches="v2.17",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.17.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "92aba7b37c89596a783766f9b0822c710e3b674a8cd29598656a84df4ae61364",
+                    "cp311": "4935d35d15924602605c839cb6cd5a578f89f626d8736f62065fe3a089b63b6f",
+                    "cp312": "10567f927153f9789e7e7c92bac27f13ca22dfa0a60dc03a831343c96f4efb9e",
+                },
+                "tensorflow": {
+                    "cp310": "d618cc21b0adf695fc8b4323f56ccd17c1408379422e1a177481d4fd8523fa8e",
+                    "cp311": "68841e17e573301d8ba9192f929b8096b0b341567cb81414096305c723de68d0",
+                    "cp312": "0c3452ab09940cbc3be896641b256855ba92154b79a90c864c5b2be79db78a64",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.16.2",
+        patches="v2.16",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.16.2",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "58f4f8e3a3304110b9d3d24d3b1f73e690f9b5bf88738b88d2f1e63ba337fb8c",
+                    "cp311": "c855cb6bf05d32dd5928086b03a5f6b4189b63c22b95e017703cbee4291023ca",
+                    "cp312": "8ec09acc09534017e02318456f77e96947b2ab4d24d2eb580541405c45ea3b70",
+                },
+                "tensorflow": {
+                    "cp310": "4ed24662a3625b2eaa89a02ea177aadad840d6eb91445091fe1f7ad5fa528db3",
+                    "cp311": "d8798dea8e2281b4a0b569d9c00e7949c0090509be363da271e1ef21828bffae",
+                    "cp312": "5badc6744672a3181c012b6ab2815975be34d0573db3b561383634acc0d46a55",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.15.1",
+        patches="v2.15",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.15.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "ba9503db2c5357ea21938555323581fbdabf3d051b6bc1b5f73c5b0ae034d077",
+                    "cp311": "54660c074d7241a503e81edfd9f5ef5af88f64051b72e2945f26318c790f2d26",
+                },
+                "tensorflow": {
+                    "cp310": "ea290e435464cf0794f657b48786e5fa413362abe55ed771c172c25980d070ce",
+                    "cp311": "bb0edd69103c154245c5f209f0507355cc68ba7e4de350084bc31edc562478e4",
+                },
             },
         ),
     ),

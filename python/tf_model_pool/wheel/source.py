@@ -38,7 +38,7 @@ class Input:
         sha256: of the file; for a wheel of the table the table's, so that no file is needed.
         package: the distribution, e.g. `tensorflow-cpu`.
         python_tag: e.g. `cp311`.
-        platform: e.g. `manylinux_2_27_x86_64`.
+        platform: as the file's name has it: one tag, or several joined by dots.
         release: what is replaced in it.
         path: the file; None when it may have to be downloaded.
     """
@@ -52,11 +52,6 @@ class Input:
     path: Path | None
 
 
-def running_python_tag() -> str:
-    """`cp311` for CPython 3.11."""
-    return f"cp{sys.version_info.major}{sys.version_info.minor}"
-
-
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -64,17 +59,6 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _check_python(python_tag: str) -> None:
-    running = running_python_tag()
-    if python_tag != running or sys.implementation.name != "cpython":
-        version = f"{python_tag[2:3]}.{python_tag[3:]}"
-        raise UnsupportedWheelError(
-            f"a {python_tag} wheel is built with Python {version}, because the package's native "
-            f"module is compiled against its headers; this is {sys.implementation.name} "
-            f"{platform.python_version()} ({running})"
-        )
 
 
 def by_version(
@@ -88,7 +72,6 @@ def by_version(
     """The wheel of the table for a version. Raises `UnsupportedWheelError`."""
     release = releases.find_release(version, table)
     wheel = releases.find_wheel(release, package, python_tag, machine or platform.machine())
-    _check_python(python_tag)
     return Input(
         filename=wheel.filename,
         sha256=wheel.sha256,
@@ -138,12 +121,11 @@ def by_path(
         raise UnsupportedWheelError(
             f"{path.name} is for {', '.join(interpreters)}; expected one CPython version"
         )
-    supported = {wheel.platform for wheel in release.wheels}
+    supported = {tag for wheel in release.wheels for tag in wheel.platform.split(".")}
     if not any(platform in supported for platform in platforms):
         raise UnsupportedWheelError(
             f"{path.name} is for {', '.join(platforms)}; supported: {', '.join(sorted(supported))}"
         )
-    _check_python(interpreters[0])
     sha256 = sha256_of(path)
     if not allow_unknown and sha256 not in {wheel.sha256 for wheel in release.wheels}:
         raise ChecksumError(
@@ -155,7 +137,7 @@ def by_path(
         sha256=sha256,
         package=str(name),
         python_tag=interpreters[0],
-        platform=platforms[0],
+        platform=path.stem.rpartition("-")[2],
         release=release,
         path=path,
     )
@@ -181,7 +163,8 @@ def fetch(wheel: Input, cache: Path, python: str = sys.executable) -> Path:
         command = [python, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--no-input"]
         command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(directory)]
         command += ["--implementation", "cp", "--python-version", wheel.python_tag[2:]]
-        command += ["--abi", wheel.python_tag, "--platform", wheel.platform]
+        command += ["--abi", wheel.python_tag]
+        command += [f"--platform={tag}" for tag in wheel.platform.split(".")]
         command += [f"{wheel.package}=={wheel.release.version}"]
         result = subprocess.run(
             command, env={**os.environ, "TMPDIR": str(directory)}, stdout=sys.stderr, check=False

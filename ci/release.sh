@@ -1,0 +1,220 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# One TensorFlow release, end to end: build its wheel, test it, and gate a short benchmark.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly TOOLS=.build/release-tools # the builder's and the benchmark's requirements, no TensorFlow
+TOOLS_PYTHON=${TOOLS_PYTHON:-python3}
+# What holds for every release; the rest of the suite tests the builder, not its result.
+readonly TESTS=(tests/integration tests/unit/test_api.py tests/unit/test_doctor.py
+  tests/unit/test_stats.py)
+
+usage() {
+  cat <<'USAGE'
+usage: ci/release.sh [OPTIONS] VERSION [-- BENCH-ARGUMENTS]
+
+Builds the patched wheel of TensorFlow VERSION (e.g. 2.20.0), installs it and the released one in
+environments of their own, runs the isolation suite, then a short benchmark and its gate. Ends with
+status 0 only if all of it passed. BENCH-ARGUMENTS go to `python -m tf_model_pool bench`.
+
+  --python PROGRAM    interpreter of the wheel's Python version (python3)
+  --package NAME      tensorflow-cpu or tensorflow (tensorflow-cpu)
+  --output DIR        where the results go (.build/ci/VERSION)
+  --build-only        stop when the wheel is made
+  --skip-tests        no test suite
+  --skip-bench        no benchmark
+  --model DIR         benchmark your own SavedModel, or directory of numbered versions, in place of
+                      the generated model; may be given more than once
+  -h, --help          this text
+
+results, in the output directory:
+  release.json        what was built and what became of it; docs/releases.json collects these
+  junit.xml           the test suite
+  bench/              result.json, report.html and raw records of the benchmark
+  gate.txt            the gate's findings
+
+environment:
+  TOOLS_PYTHON        interpreter (3.10 or later) of the builder and the benchmark, which need
+                      newer packages than older releases of TensorFlow allow (python3)
+  CXX                 compiler (g++, else clang++)
+USAGE
+}
+
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  exit 2
+}
+
+say() {
+  printf '== %s\n' "$1" >&2
+}
+
+# Sets the options and VERSION.
+parse() {
+  PYTHON=python3 PACKAGE=tensorflow-cpu OUTPUT='' VERSION='' MODELS=() BENCH_ARGUMENTS=()
+  RUN_BUILD_ONLY='' RUN_TESTS=1 RUN_BENCH=1
+  while (($#)); do
+    case $1 in
+      -h | --help) usage; exit 0 ;;
+      --build-only) RUN_BUILD_ONLY=1 ;;
+      --skip-tests) RUN_TESTS='' ;;
+      --skip-bench) RUN_BENCH='' ;;
+      --python | --package | --output | --model)
+        (($# >= 2)) || fail "$1 needs a value; see ci/release.sh -h"
+        case $1 in
+          --python) PYTHON=$2 ;;
+          --package) PACKAGE=$2 ;;
+          --output) OUTPUT=$2 ;;
+          --model) MODELS+=("$2") ;;
+        esac
+        shift
+        ;;
+      --) shift; BENCH_ARGUMENTS=("$@"); break ;;
+      -*) fail "unknown option $1; see ci/release.sh -h" ;;
+      *)
+        [[ -z $VERSION ]] || fail "two versions, $VERSION and $1; one at a time"
+        VERSION=$1
+        ;;
+    esac
+    shift
+  done
+  [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] \
+    || fail "expected a TensorFlow version such as 2.20.0, got '${VERSION:-nothing}'"
+  local model
+  for model in "${MODELS[@]}"; do
+    [[ -d $model ]] || fail "--model $model is not a directory"
+  done
+}
+
+need_python() {
+  command -v "$1" >/dev/null || fail "$1 not found; install it, or name another with $2"
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+    || fail "$1 does not run or is older than Python 3.10; name another with $2"
+  "$1" -c 'import ensurepip, venv' 2>/dev/null \
+    || fail "$1 cannot make virtual environments; install: apt-get install python3-venv"
+}
+
+requirements() {
+  PYTHONPATH=python "$TOOLS_PYTHON" -m tf_model_pool.wheel.requirements "$@"
+}
+
+# make_env DIRECTORY INTERPRETER KEY REQUIREMENT...: an environment, made anew where the key differs.
+# The marker is written last: without it an environment counts as half made.
+make_env() {
+  local venv=$1 interpreter=$2 key
+  key=$({ "$interpreter" -VV; echo "$3"; } | sha256sum)
+  shift 3
+  if [[ -x $venv/bin/python && -f $venv/complete && $(<"$venv/complete") == "$key" ]]; then return; fi
+  say "install into $venv"
+  rm -rf "$venv"
+  mkdir -p "$(dirname "$venv")"
+  "$interpreter" -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+  echo "$key" >"$venv/complete"
+}
+
+tool() {
+  PYTHONPATH=python "$TOOLS/bin/python" -m "$@"
+}
+
+make_tools() {
+  local pins
+  pins=$(requirements build bench)
+  make_env "$TOOLS" "$TOOLS_PYTHON" "$pins" -r <(echo "$pins")
+}
+
+# Before anything is installed: is there such a wheel?
+need_release() {
+  PYTHONPATH=python "$TOOLS_PYTHON" - "$VERSION" "$PACKAGE" "$TAG" <<'CODE'
+import platform
+import sys
+
+from tf_model_pool.errors import UnsupportedWheelError
+from tf_model_pool.wheel import releases
+
+version, package, tag = sys.argv[1:]
+try:
+    release = releases.find_release(version)
+    releases.find_wheel(release, package, tag, platform.machine())
+except UnsupportedWheelError as error:
+    sys.exit(f"error: {error}")
+CODE
+}
+
+# Sets WHEEL.
+build() {
+  say "build the wheel of $PACKAGE $VERSION for $TAG"
+  WHEEL=$(tool tf_model_pool build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
+    --python-tag "$TAG" --python "$PYTHON" --output dist)
+}
+
+build_info() {
+  "$TOOLS/bin/python" - "$WHEEL" "$1" <<'CODE'
+import json
+import sys
+import zipfile
+
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    print(json.loads(wheel.read("tf_model_pool/build_info.json"))[sys.argv[2]])
+CODE
+}
+
+make_environments() {
+  local base pins
+  base=.build/cache/$(build_info base_wheel)
+  pins=$(requirements test)
+  make_env "$ENVS/env" "$PYTHON" "$(sha256sum <"$WHEEL") $pins" "$WHEEL" -r <(echo "$pins")
+  make_env "$ENVS/stock" "$PYTHON" "$(build_info base_wheel_sha256)" "$base"
+}
+
+run_tests() {
+  say "isolation suite of $VERSION for $TAG"
+  # The tests import the package of the wheel, never the checkout's.
+  env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$ENVS/stock/bin/python" \
+    "$ENVS/env/bin/python" -m pytest --junitxml="$OUTPUT/junit.xml" -q -p no:cacheprovider \
+    "${TESTS[@]}" >&2
+}
+
+# Short, and gated on counts alone, so that a busy machine does not invalidate it.
+run_bench() {
+  local model arguments=()
+  say "benchmark and gate of $VERSION for $TAG"
+  for model in "${MODELS[@]}"; do arguments+=(--model "$(realpath "$model")/"); done
+  tool tf_model_pool bench --quick --rounds 1 --max-steal 1 --max-foreign-cpu 1 \
+    --stock-python "$ENVS/stock/bin/python" --patched-python "$ENVS/env/bin/python" \
+    --cache "$ENVS/models" --output "$OUTPUT/bench" "${arguments[@]}" "${BENCH_ARGUMENTS[@]}" >&2 \
+    || return 1
+  tool tf_model_pool bench gate "$OUTPUT/bench/result.json" | tee "$OUTPUT/gate.txt" >&2
+}
+
+main() {
+  parse "$@"
+  need_python "$TOOLS_PYTHON" TOOLS_PYTHON
+  need_python "$PYTHON" --python
+  command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
+    || fail "no C++ compiler found; install one: apt-get install g++"
+  TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+  need_release || exit 2
+  ENVS=.build/releases/$VERSION-$TAG
+  if [[ $PACKAGE != tensorflow-cpu ]]; then ENVS=$ENVS-$PACKAGE; fi
+  OUTPUT=${OUTPUT:-.build/ci/$VERSION}
+  mkdir -p "$OUTPUT"
+  OUTPUT=$(realpath "$OUTPUT")
+  # Results of an earlier run must not be taken for this one's.
+  rm -rf "$OUTPUT/release.json" "$OUTPUT/junit.xml" "$OUTPUT/gate.txt" "$OUTPUT/bench"
+
+  local status=0
+  make_tools
+  build
+  if [[ -z $RUN_BUILD_ONLY ]]; then
+    make_environments
+    if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi
+    if [[ -n $RUN_BENCH ]]; then run_bench || status=1; fi
+  fi
+  tool tf_model_pool.wheel.matrix summarise --wheel "$WHEEL" --results "$OUTPUT" \
+    --base ".build/cache/$(build_info base_wheel)"
+  exit "$status"
+}
+
+main "$@"

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ci/release.sh` as strangers run it: help, and clear errors before anything is built."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "ci" / "release.sh"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_names_every_option() -> None:
+    shown = run("-h")
+    assert shown.returncode == 0
+    handled = {
+        word.strip()
+        for line in SCRIPT.read_text(encoding="utf-8").splitlines()
+        if line.strip().startswith("--") and ")" in line
+        for word in line.partition(")")[0].split("|")
+    }
+    assert {"--skip-bench", "--model", "--output"} <= handled
+    assert [option for option in handled - {"--"} if option not in shown.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected a TensorFlow version such as 2.20.0, got 'nothing'"),
+        (("latest",), "got 'latest'"),
+        (("2.20.0", "2.21.0"), "two versions, 2.20.0 and 2.21.0"),
+        (("2.3.0",), "TensorFlow 2.3.0 is not supported; supported: 2.21.0, "),
+        (("--package", "torch", "2.21.0"), "no released wheel is known of torch 2.21.0"),
+        (("--fast", "2.20.0"), "unknown option --fast"),
+        (("2.20.0", "--model"), "--model needs a value"),
+        (("--model", "/nowhere", "2.20.0"), "--model /nowhere is not a directory"),
+        (("--python", "python0.1", "2.20.0"), "python0.1 not found; .* name another with --python"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    results = tmp_path / "results"
+    failed = run("--output", str(results), *arguments)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert re.search(message, failed.stderr)
+    assert not results.exists()
+
+
+def test_an_interpreter_of_the_tools_that_is_not_there_is_named() -> None:
+    failed = run("2.20.0", TOOLS_PYTHON="/nowhere/python")
+    assert "error: /nowhere/python not found; install it, or name another with TOOLS_PYTHON" in (
+        failed.stderr
+    )
