@@ -35,7 +35,6 @@ def test_a_series_keeps_its_order_and_finds_shared_patches(project: Path) -> Non
         ("0002-b.patch\n", "lists 0002-b.patch, which does not exist"),
         ("../v2.19/0001-a.patch\n", "expected NAME.patch or ../shared/NAME.patch"),
         ("/etc/passwd\n", "expected NAME.patch"),
-        ("0001-a.patch\n0001-a.patch\n", "twice"),
         ("# nothing\n", "lists no patch"),
     ],
 )

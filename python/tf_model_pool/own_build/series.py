@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tf_model_pool.own_build.errors import SeriesError
 
-_ENTRY = re.compile(r"(?:\.\./shared/)?[\w.+-]+\.patch")
+_ENTRY = re.compile(r"(?:\.\./shared/)?[A-Za-z0-9][A-Za-z0-9._+-]*\.patch")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _FILE = re.compile(r"diff --git a/(\S+) b/(\S+)")
 #: Lines of git's extended header that Bazel has no way to follow.
@@ -43,8 +43,8 @@ def read_series(directory: Path) -> tuple[Path, ...]:
     that begin with `#` say nothing.
 
     Raises:
-        SeriesError: there is no series, a line is something else, a patch is listed twice, does
-            not exist, or lies outside of the directory that holds all series.
+        SeriesError: there is no series, it lists nothing or something else, or a patch does
+            not exist or lies outside of the directory that holds all series.
     """
     series = directory / "series"
     if not series.is_file():
@@ -68,8 +68,6 @@ def read_series(directory: Path) -> tuple[Path, ...]:
             raise SeriesError(f"{series} lists {line}, which does not exist")
         if not patch.resolve().is_relative_to(root):
             raise SeriesError(f"{series} lists {line}, which leads out of {directory.parent}")
-        if patch in patches:
-            raise SeriesError(f"{series} lists {line} twice")
         patches.append(patch)
     if not patches:
         raise SeriesError(f"{series} lists no patch")
