@@ -182,10 +182,10 @@ def commands(version: str, python: str = "3.11", **given: str) -> list[tuple[str
 @pytest.mark.parametrize("version", sorted(RELEASES))
 def test_every_release_is_configured_and_built_for_its_python(version: str) -> None:
     configure, build, *rest = commands(version)
-    variable = RELEASES[version].python_variable
     assert configure == ("./configure",)
     assert build[:3] == ("bazelisk", "build", "--config=opt")
-    assert f"--repo_env={variable}=3.11" in build
+    assert "--repo_env=TF_PYTHON_VERSION=3.11" in build
+    assert "--repo_env=HERMETIC_PYTHON_VERSION=3.11" in build
     if version.startswith(("2.15.", "2.16.")):
         # Bazel makes a program, which makes the wheel.
         assert build[-1] == "//tensorflow/tools/pip_package:build_pip_package"
@@ -207,20 +207,19 @@ def test_a_python_that_the_release_does_not_know_is_refused(version: str, python
 
 
 def test_configure_is_asked_nothing_and_what_the_caller_set_stays() -> None:
-    release = RELEASES["2.20.0"]
-    answers = source.configure_environment(release, "3.11", {"PATH": ""})
+    answers = source.configure_environment("3.11", {"PATH": ""})
     assert answers["TF_NEED_CUDA"] == "0"
     assert answers["TF_NEED_CLANG"] == "0"  # there is none on that path
     assert answers["HERMETIC_PYTHON_VERSION"] == "3.11"
     given = {"PATH": "", "TF_NEED_CLANG": "1", "CC_OPT_FLAGS": "-O3"}
-    assert not set(given) & set(source.configure_environment(release, "3.11", given))
+    assert not set(given) & set(source.configure_environment("3.11", given))
 
 
 def test_clang_is_used_where_there_is_one(tmp_path: Path) -> None:
     clang = tmp_path / "clang"
     clang.write_text("#!/bin/sh\n")
     clang.chmod(0o755)
-    answers = source.configure_environment(RELEASES["2.20.0"], "3.11", {"PATH": str(tmp_path)})
+    answers = source.configure_environment("3.11", {"PATH": str(tmp_path)})
     assert (answers["TF_NEED_CLANG"], answers["CLANG_COMPILER_PATH"]) == ("1", str(clang))
 
 
@@ -296,6 +295,7 @@ def test_the_patched_tree_is_configured_and_built_and_the_wheel_is_named(
     assert build["arguments"] == [
         "build",
         "--config=opt",
+        "--repo_env=TF_PYTHON_VERSION=3.11",
         "--repo_env=HERMETIC_PYTHON_VERSION=3.11",
         "--repo_env=USE_PYWRAP_RULES=1",
         "--repo_env=WHEEL_NAME=tensorflow_cpu",
@@ -474,7 +474,7 @@ def archive(tree: Path, name: str) -> bytes:
 
 def release(contents: bytes) -> pins.TensorFlowSource:
     return pins.TensorFlowSource(
-        "2.20.0", files.sha256(contents), ("3.11",), "V", wheel_target=True, pywrap=True
+        "2.20.0", files.sha256(contents), ("3.11",), wheel_target=True, pywrap=True
     )
 
 

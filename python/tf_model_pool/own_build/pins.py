@@ -29,7 +29,6 @@ class TensorFlowSource:
         version: e.g. `2.20.0`.
         sha256: of the archive of its tag.
         pythons: versions that the release can be built for.
-        python_variable: the environment variable of Bazel's repositories that chooses one.
         wheel_target: whether Bazel itself makes the wheel (2.17 and later); before that it makes
             a program that does.
         pywrap: whether the documented command sets `USE_PYWRAP_RULES`.
@@ -38,7 +37,6 @@ class TensorFlowSource:
     version: str
     sha256: str
     pythons: tuple[str, ...]
-    python_variable: str
     wheel_target: bool
     pywrap: bool
 
@@ -62,7 +60,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.21.0",
         "ef3568bb4865d6c1b2564fb5689c19b6b9a5311572cd1f2ff9198636a8520921",
         _TO_313,
-        "HERMETIC_PYTHON_VERSION",
         wheel_target=True,
         pywrap=True,
     ),
@@ -70,7 +67,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.20.0",
         "a640d1f97be316a09301dfc9347e3d929ad4d9a2336e3ca23c32c93b0ff7e5d0",
         _TO_313,
-        "HERMETIC_PYTHON_VERSION",
         wheel_target=True,
         pywrap=True,
     ),
@@ -78,7 +74,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.19.1",
         "fcfb3e88ab3eebdbab98a03c869a4d2616d52ea166c8d8021de1ef921b47be8d",
         _TO_312,
-        "HERMETIC_PYTHON_VERSION",
         wheel_target=True,
         pywrap=True,
     ),
@@ -86,7 +81,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.18.1",
         "467c512b631e72ad5c9d5c16b23669bcf89675de630cfbb58f9dde746d34afa8",
         _TO_312,
-        "HERMETIC_PYTHON_VERSION",
         wheel_target=True,
         pywrap=False,
     ),
@@ -94,7 +88,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.17.1",
         "2d3cfb48510f92f3a52fb05b820481c6f066a342a9f5296fe26d72c4ea757700",
         _TO_312,
-        "TF_PYTHON_VERSION",
         wheel_target=True,
         pywrap=False,
     ),
@@ -102,7 +95,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.16.2",
         "023849bf253080cb1e4f09386f5eb900492da2288274086ed6cfecd6d99da9eb",
         _TO_312,
-        "TF_PYTHON_VERSION",
         wheel_target=False,
         pywrap=False,
     ),
@@ -110,7 +102,6 @@ TENSORFLOW_SOURCES: tuple[TensorFlowSource, ...] = (
         "2.15.1",
         "f36416d831f06fe866e149c7cd752da410a11178b01ff5620e9f265511ed57cf",
         _TO_311,
-        "TF_PYTHON_VERSION",
         wheel_target=False,
         pywrap=False,
     ),

@@ -25,6 +25,9 @@ from tf_model_pool.own_build.errors import CheckoutError, OwnBuildError, ToolErr
 _STANDARD_ERROR = 2
 _WHEEL_HOUSE = "bazel-bin/tensorflow/tools/pip_package/wheel_house"
 _PACKER = "bazel-bin/tensorflow/tools/pip_package/build_pip_package"
+#: The variable that chooses the Python was renamed between 2.17 and 2.21; both are known to be read
+#: somewhere in 2.21, and an unknown one does no harm.
+_PYTHON_VARIABLES = ("TF_PYTHON_VERSION", "HERMETIC_PYTHON_VERSION")
 #: What the released x86 wheels need too: AVX.
 _CC_OPT_FLAGS = "-mavx -Wno-sign-compare"
 _VERSION = re.compile(r'^(?:TF_)?VERSION = "(\d+\.\d+\.\d+)[^"]*"', re.MULTILINE)
@@ -81,9 +84,7 @@ def check_python(source: pins.TensorFlowSource, python: str) -> None:
         )
 
 
-def configure_environment(
-    source: pins.TensorFlowSource, python: str, given: Mapping[str, str]
-) -> dict[str, str]:
+def configure_environment(python: str, given: Mapping[str, str]) -> dict[str, str]:
     """Answers to the questions of `./configure`; what the caller has set stays as it is."""
     clang = shutil.which("clang", path=given.get("PATH"))
     answers = {
@@ -95,7 +96,7 @@ def configure_environment(
         "TF_NEED_CLANG": "0" if clang is None else "1",
         "CC_OPT_FLAGS": _CC_OPT_FLAGS,
         "TF_SET_ANDROID_WORKSPACE": "0",
-        source.python_variable: python,
+        **dict.fromkeys(_PYTHON_VARIABLES, python),
     }
     if clang is not None:
         answers["CLANG_COMPILER_PATH"] = clang
@@ -125,8 +126,9 @@ def plan(
         CheckoutError: the release cannot be built for this Python.
     """
     check_python(source, python)
-    environment = configure_environment(source, python, given)
-    build = [bazelisk, "build", "--config=opt", f"--repo_env={source.python_variable}={python}"]
+    environment = configure_environment(python, given)
+    python_of_repositories = [f"--repo_env={name}={python}" for name in _PYTHON_VARIABLES]
+    build = [bazelisk, "build", "--config=opt", *python_of_repositories]
     if source.pywrap:
         build.append("--repo_env=USE_PYWRAP_RULES=1")
     if source.wheel_target:
