@@ -49,10 +49,14 @@ fail() {
   exit 1
 }
 
-need_python() {
+need_interpreter() {
   command -v "$PYTHON" >/dev/null || fail "$PYTHON not found; install it: apt-get install python3"
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
     || fail "$PYTHON is older than Python 3.10; set PYTHON to a newer one"
+}
+
+need_python() {
+  need_interpreter
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null \
     || fail "$PYTHON cannot make virtual environments; install: apt-get install python3-venv"
 }
@@ -211,7 +215,7 @@ run_tests() {
 # The routes for people's own builds need the standard library alone; their -h says more. Paths
 # are relative to where the caller is.
 own_build() {
-  need_python
+  need_interpreter
   local root=$PWD
   cd "$CALLED_FROM"
   PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool "$@"

@@ -144,6 +144,7 @@ def test_the_document_has_every_tag_with_its_commit_and_series() -> None:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[1] == pin.commit[:11]
         assert cells[3] == f"v{pins.minor_of(pin.tensorflow)}"
+        assert cells[5] == pin.bazel
         assert ("no release" in cells[2]) != pin.is_release
         if pin.is_release:
             assert pin.tensorflow in cells[2]

@@ -117,6 +117,8 @@ class ServingPin:
         commit: of TensorFlow, as its WORKSPACE has it.
         tensorflow: the release of that commit; where it is none's, the one it is nearest to.
         is_release: whether it is that release's very commit.
+        bazel: the version that its WORKSPACE asks for and its Dockerfile installs. There is no
+            .bazelversion that would tell bazelisk.
         note: what to know where it is not, or where the release has a successor.
     """
 
@@ -124,18 +126,20 @@ class ServingPin:
     commit: str
     tensorflow: str
     is_release: bool
+    bazel: str
     note: str = ""
 
 
 SERVING_PINS: tuple[ServingPin, ...] = (
-    ServingPin("2.20.0", "72fbba3d20f4616d7312b5e2b7f79daf6e82f2fa", "2.20.0", True),
-    ServingPin("2.19.1", "f4247ebb6f9e7421f38c3f01a9a5d5cd54bd24fd", "2.19.1", True),
-    ServingPin("2.18.1", "cb64295ec7308f770b22db6047a1e755b35b7bee", "2.18.1", True),
+    ServingPin("2.20.0", "72fbba3d20f4616d7312b5e2b7f79daf6e82f2fa", "2.20.0", True, "7.4.1"),
+    ServingPin("2.19.1", "f4247ebb6f9e7421f38c3f01a9a5d5cd54bd24fd", "2.19.1", True, "6.5.0"),
+    ServingPin("2.18.1", "cb64295ec7308f770b22db6047a1e755b35b7bee", "2.18.1", True, "6.5.0"),
     ServingPin(
         "2.17.1",
         "ad6d8cc177d0c868982e39e0823d0efbfb95f04c",
         "2.17.0",
         True,
+        "6.4.0",
         "TensorFlow 2.17.0, although the tag is called 2.17.1; the series was made for 2.17.1",
     ),
     ServingPin(
@@ -143,6 +147,7 @@ SERVING_PINS: tuple[ServingPin, ...] = (
         "5bc9d26649cca274750ad3625bd93422617eed4b",
         "2.16.1",
         True,
+        "6.4.0",
         "TensorFlow 2.16.1; the series was made for 2.16.2",
     ),
     ServingPin(
@@ -150,6 +155,7 @@ SERVING_PINS: tuple[ServingPin, ...] = (
         "5b2454e3de818c7ac24cf7fbb8d82aed83a577ca",
         "2.15.1",
         False,
+        "6.4.0",
         "a commit of the 2.15 branch that is not the release's (that is 63f5a65c7cd); "
         "the series was made for 2.15.1",
     ),
