@@ -9,6 +9,7 @@ readonly STATE=.build
 readonly BUILD_VENV=$STATE/venv      # the build requirements
 readonly ENV=$STATE/env              # the patched wheel
 readonly STOCK=$STATE/stock          # the released wheel, for comparison
+readonly PRELOAD=$STATE/preload      # the library for the released wheel
 PYTHON=${PYTHON:-python3}
 TENSORFLOW_VERSION=${TENSORFLOW_VERSION:-2.21.0}
 PACKAGE=${PACKAGE:-tensorflow-cpu}
@@ -22,6 +23,8 @@ usage: ./build.sh [STAGE]
   wheel                make the wheel and print its path
   test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
                        pytest, which gets ARGUMENTS
+  library              also make the distribution for an untouched TensorFlow, for
+                       python -m tf_model_pool run, and print its path
   pool-tests           the C++ tests alone
   patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
                        generate, sources; patches -h
@@ -33,8 +36,8 @@ usage: ./build.sh [STAGE]
   clean                remove .build/ and dist/
   -h, --help           this text
 
-Everything is reused where its inputs did not change. Other routes to the same library: a build of
-TensorFlow with patches/ applied, or LD_PRELOAD on an untouched wheel.
+Everything is reused where its inputs did not change. Another route to the same library: a build of
+TensorFlow with patches/ applied.
 
 environment:
   PYTHON               interpreter of the wheel's Python version (python3)
@@ -117,6 +120,14 @@ make_wheel() {
     --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
 }
 
+# Sets LIBRARY_WHEEL.
+make_library() {
+  need_compiler
+  make_build_venv
+  LIBRARY_WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+    --library-only --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
+}
+
 # make_env DIRECTORY KEY REQUIREMENT: an environment with a wheel and its dependencies.
 make_env() {
   local venv=$1 key=$2 requirement=$3
@@ -163,6 +174,18 @@ make_stock_env() {
   make_env "$STOCK" "$(build_info base_wheel_sha256)" "$requirement"
 }
 
+# The distribution for an untouched TensorFlow, in a directory of its own: the stock environment
+# stays as released.
+make_preload_site() {
+  local key
+  make_library
+  key=$(digest <"$LIBRARY_WHEEL")
+  if [[ -f $PRELOAD/complete && $(<"$PRELOAD/complete") == "$key" ]]; then return; fi
+  rm -rf "$PRELOAD"
+  pip_install "$BUILD_VENV" --no-deps --target "$PRELOAD" "$LIBRARY_WHEEL"
+  echo "$key" >"$PRELOAD/complete"
+}
+
 build_info() {
   "$BUILD_VENV/bin/python" - "$WHEEL" "$1" <<'CODE'
 import json
@@ -206,10 +229,11 @@ run_tests() {
   make_patched_env
   add_extras "$ENV" build test bench
   make_stock_env
+  make_preload_site
   pool_tests
   # The tests import the package of the wheel, never the checkout's.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$STOCK/bin/python" \
-    "$ENV/bin/python" -m pytest "$@"
+    TF_MODEL_POOL_PRELOAD_SITE="$PWD/$PRELOAD" "$ENV/bin/python" -m pytest "$@"
 }
 
 # The routes for people's own builds need the standard library alone; their -h says more. Paths
@@ -237,6 +261,7 @@ main() {
       ;;
     wheel) make_wheel; echo "$WHEEL" ;;
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
+    library) make_library; echo "$LIBRARY_WHEEL" ;;
     pool-tests) pool_tests ;;
     patches)
       shift

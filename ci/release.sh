@@ -20,8 +20,11 @@ status 0 only if all of it passed. BENCH-ARGUMENTS go to `python -m tf_model_poo
 
   --python PROGRAM    interpreter of the wheel's Python version (python3)
   --package NAME      tensorflow-cpu or tensorflow (tensorflow-cpu)
+  --wheel FILE        a patched wheel of VERSION that is there, in place of building one
   --output DIR        where the results go (.build/ci/VERSION)
   --build-only        stop when the wheel is made
+  --tests EXPRESSION  the tests that match this expression of pytest's -k alone, e.g. 'onednn' for
+                      one allocator; the result says so
   --skip-tests        no test suite
   --skip-bench        no benchmark
   --model DIR         benchmark your own SavedModel, or directory of numbered versions, in place of
@@ -52,7 +55,7 @@ say() {
 
 # Sets the options and VERSION.
 parse() {
-  PYTHON=python3 PACKAGE=tensorflow-cpu OUTPUT='' VERSION='' MODELS=() BENCH_ARGUMENTS=()
+  PYTHON=python3 PACKAGE=tensorflow-cpu OUTPUT='' VERSION='' WHEEL='' SELECTION='' MODELS=() BENCH_ARGUMENTS=()
   RUN_BUILD_ONLY='' RUN_TESTS=1 RUN_BENCH=1
   while (($#)); do
     case $1 in
@@ -60,12 +63,14 @@ parse() {
       --build-only) RUN_BUILD_ONLY=1 ;;
       --skip-tests) RUN_TESTS='' ;;
       --skip-bench) RUN_BENCH='' ;;
-      --python | --package | --output | --model)
+      --python | --package | --wheel | --output | --tests | --model)
         (($# >= 2)) || fail "$1 needs a value; see ci/release.sh -h"
         case $1 in
           --python) PYTHON=$2 ;;
           --package) PACKAGE=$2 ;;
+          --wheel) WHEEL=$2 ;;
           --output) OUTPUT=$2 ;;
+          --tests) SELECTION=$2 ;;
           --model) MODELS+=("$2") ;;
         esac
         shift
@@ -81,6 +86,8 @@ parse() {
   done
   [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] \
     || fail "expected a TensorFlow version such as 2.20.0, got '${VERSION:-nothing}'"
+  [[ -z $WHEEL || $WHEEL == *-"$VERSION"+modelpool.*.whl && -f $WHEEL ]] \
+    || fail "--wheel $WHEEL is not a file of a patched wheel of $VERSION"
   local model
   for model in "${MODELS[@]}"; do
     [[ -d $model ]] || fail "--model $model is not a directory"
@@ -126,7 +133,7 @@ make_tools() {
 
 # Before anything is installed: is there such a wheel?
 need_release() {
-  PYTHONPATH=python "$TOOLS_PYTHON" - "$VERSION" "$PACKAGE" "$TAG" <<'CODE'
+  PYTHONPATH=python "$TOOLS_PYTHON" -W ignore - "$VERSION" "$PACKAGE" "$TAG" <<'CODE'
 import platform
 import sys
 
@@ -142,8 +149,9 @@ except UnsupportedWheelError as error:
 CODE
 }
 
-# Sets WHEEL.
+# Sets WHEEL, unless it was named.
 build() {
+  if [[ -n $WHEEL ]]; then return; fi
   say "build the wheel of $PACKAGE $VERSION for $TAG"
   WHEEL=$(tool tf_model_pool build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
     --python-tag "$TAG" --python "$PYTHON" --output dist)
@@ -170,10 +178,11 @@ make_environments() {
 
 run_tests() {
   say "isolation suite of $VERSION for $TAG"
-  # The tests import the package of the wheel, never the checkout's.
+  # The tests import the package of the wheel, never the checkout's. Those of the library that is
+  # preloaded need the distribution for an untouched TensorFlow, which ./build.sh test makes.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$ENVS/stock/bin/python" \
     "$ENVS/env/bin/python" -m pytest --junitxml="$OUTPUT/junit.xml" -q -p no:cacheprovider \
-    "${TESTS[@]}" >&2
+    -k "${SELECTION:+($SELECTION) and }not preload" "${TESTS[@]}" >&2
 }
 
 # Short, and gated on counts alone, so that a busy machine does not invalidate it.
@@ -213,6 +222,7 @@ main() {
     if [[ -n $RUN_BENCH ]]; then run_bench || status=1; fi
   fi
   tool tf_model_pool.wheel.matrix summarise --wheel "$WHEEL" --results "$OUTPUT" \
+    --selection "$SELECTION" \
     --base ".build/cache/$(build_info base_wheel)"
   exit "$status"
 }

@@ -8,6 +8,7 @@ path to the native module in this file imports TensorFlow first.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib
 import importlib.machinery
@@ -43,6 +44,13 @@ HOW_TO_GET = (
     "Build the patched wheel with `./build.sh` in a checkout of this project and install it: "
     "`pip install dist/tensorflow*.whl`."
 )
+
+
+HOW_TO_GET_LIBRARY = (
+    "Build it with `python -m tf_model_pool build --library-only` for that very TensorFlow, and "
+    "install it: `pip install dist/tf_model_pool-*.whl`."
+)
+HOW_TO_RUN = "Start the program with `python -m tf_model_pool run -- CMD`."
 
 
 class InactiveWarning(UserWarning):
@@ -134,6 +142,16 @@ class TensorFlowLocation:
         """True where the package contains our library."""
         return (self.directory / _LIBRARY).is_file()
 
+    def recorded_hash(self, name: str) -> str | None:
+        """The hash of a file as the distribution's RECORD has it; None without a record."""
+        if self.distribution is None:
+            return None
+        text = importlib.metadata.distribution(self.distribution).read_text("RECORD") or ""
+        for line in text.splitlines():
+            if line.startswith(f"{name},"):
+                return line.split(",")[1] or None
+        return None
+
     def __str__(self) -> str:
         return f"TensorFlow {self.version or '(unknown version)'} in {self.directory}"
 
@@ -174,7 +192,10 @@ def missing_parts() -> str | None:
             f"(Python {sys.version_info.major}.{sys.version_info.minor}). {HOW_TO_GET}"
         )
     if not tensorflow.patched:
-        return f"{tensorflow} is not patched (it contains no {_LIBRARY}). {HOW_TO_GET}"
+        if not (_PACKAGE_DIR / _LIBRARY).is_file():
+            return f"{tensorflow} is not patched (it contains no {_LIBRARY}). {HOW_TO_GET}"
+        if not preloaded():
+            return f"{tensorflow} is not patched, and the library was not preloaded. {HOW_TO_RUN}"
     if _has_native():
         return None
     others = sorted(path.name for path in _PACKAGE_DIR.glob("_native*.so"))
@@ -192,6 +213,16 @@ def missing_parts() -> str | None:
         f"native module. Take {_PACKAGE_DIR.parent} off sys.path (PYTHONPATH, the working "
         "directory, an editable install)."
     )
+
+
+def package_directory() -> Path:
+    """Where this package lies, with the libraries that came with it."""
+    return _PACKAGE_DIR
+
+
+def preloaded() -> bool:
+    """True where this process was started with the library for an untouched TensorFlow."""
+    return hasattr(ctypes.CDLL(None), "tf_model_pool_preload_target")
 
 
 def is_active() -> bool:
@@ -345,6 +376,9 @@ def _load_native() -> Any:
         importlib.import_module("tensorflow")
     except Exception as error:
         raise NotActiveError(f"{PREFIX}TensorFlow does not import: {_describe(error)}") from error
+    if preloaded():
+        # It would load ours when TensorFlow first needs a device, which may be later.
+        ctypes.CDLL(None).tf_model_pool_preload_target(b"")
     name, what = (_NATIVE, "native module") if binding() == "native" else (_C_INTERFACE, "binding")
     try:
         return importlib.import_module(name)

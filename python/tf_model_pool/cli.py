@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `python -m tf_model_pool {build,doctor,stats,demo,bench,patches}`.
+"""The command line: `python -m tf_model_pool {build,run,doctor,stats,demo,bench,patches}`.
 
 A command is a module with `add_arguments(parser)` and `run(args) -> int`, the exit status. Only
 the chosen command's module is imported: the builder must run where TensorFlow is not
@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "tf_model_pool.wheel.command",
         "make a TensorFlow wheel with model pools from a released wheel",
     ),
+    "run": ("tf_model_pool.run", "start a program on an untouched TensorFlow, with model pools"),
     "doctor": (
         "tf_model_pool.doctor",
         "say whether pools are active here, why not, and what else matters",

@@ -72,6 +72,7 @@ class PoolInfo:
     settings: dict[str, str]
     environment: dict[str, str]
     binding: str = "native module"
+    preloaded: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ def read_pools(environment: Mapping[str, str]) -> PoolInfo:
     """Whether pools are active, with the settings in force where they can be known."""
     reason = api.inactive_reason()
     if reason is not None:
-        reason = reason.removesuffix(api.HOW_TO_GET).strip()  # that part is advice
+        # The last part is advice.
+        reason = reason.removesuffix(api.HOW_TO_GET).removesuffix(api.HOW_TO_RUN).strip()
     settings: dict[str, str] = {}
     with contextlib.suppress(ModelPoolError):
         settings = api.settings()
@@ -196,6 +198,7 @@ def read_pools(environment: Mapping[str, str]) -> PoolInfo:
             if name.startswith("TF_MODEL_POOL")
         },
         binding=describe_binding(),
+        preloaded=api.preloaded(),
     )
 
 
@@ -483,6 +486,10 @@ def _advise_inactive(tensorflow: TensorFlowInfo, pools: PoolInfo, add: Any) -> N
         add("Repair the installation of TensorFlow.", f"importing it fails: {tensorflow.error}")
     elif tensorflow.patched:
         add("Install the patched wheel again in a clean virtual environment.", reason)
+    elif "was not preloaded" in reason:
+        add(api.HOW_TO_RUN, reason)
+    elif pools.preloaded:
+        add(api.HOW_TO_GET_LIBRARY, reason)
     else:
         if tensorflow.distribution not in (None, "tensorflow-cpu"):
             add(
@@ -578,7 +585,7 @@ def render(report: Report) -> str:
             _row("version", f"{tensorflow.version or 'unknown'}"),
             _row("distribution", tensorflow.distribution or "unknown"),
             _row("path", tensorflow.path),
-            _row("patched", "yes" if tensorflow.patched else "no"),
+            _row("patched", _patched(tensorflow, pools)),
         ]
         if tensorflow.error:
             lines += [_row("import", f"fails: {tensorflow.error}")]
@@ -630,6 +637,12 @@ def render(report: Report) -> str:
     for entry in report.advice:
         lines += [f"  * {entry.action}", f"    Reason: {entry.reason.rstrip('.')}."]
     return "\n".join(lines)
+
+
+def _patched(tensorflow: TensorFlowInfo, pools: PoolInfo) -> str:
+    if tensorflow.patched:
+        return "yes"
+    return "no; the library is preloaded" if pools.preloaded else "no"
 
 
 def _row(name: str, value: str) -> str:

@@ -14,6 +14,18 @@ class NotActiveError(ModelPoolError):
     """The call needs the patched TensorFlow, and this process does not run it."""
 
 
+class RunError(ModelPoolError):
+    """`run` did not start the program.
+
+    Attributes:
+        status: the exit status that says so, as env(1) has it: 125, 126 or 127.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class BuildError(ModelPoolError):
     """The patched wheel was not made. Nothing is left behind."""
 

@@ -2,7 +2,8 @@
 """What the integration tests share: models, checkpoints, interpreters, the running children.
 
 They run in an environment that holds the patched wheel. `TF_MODEL_POOL_STOCK_PYTHON` names the
-interpreter of an environment that holds the released wheel of the same TensorFlow.
+interpreter of an environment that holds the released wheel of the same TensorFlow, and
+`TF_MODEL_POOL_PRELOAD_SITE` a directory that holds the distribution for that one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from support.modes import child_environment
 from support.native import build_probe
 
 _STOCK = "TF_MODEL_POOL_STOCK_PYTHON"
+_PRELOAD = "TF_MODEL_POOL_PRELOAD_SITE"
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,18 @@ def stock_python() -> Path:
 
 
 @pytest.fixture(scope="session")
+def preload_site() -> Path:
+    """Where the distribution for an untouched TensorFlow is unpacked. Fails where it is not."""
+    value = os.environ.get(_PRELOAD, "")
+    if not (Path(value) / "tf_model_pool" / "libtf_model_pool_preload.so").is_file():
+        pytest.fail(
+            f"{_PRELOAD}={value} does not hold the distribution for an untouched TensorFlow; "
+            "`./build.sh test` sets it"
+        )
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
 def places(tensorflow_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Models and checkpoints, written once per session."""
     assert tensorflow_directory
@@ -86,13 +100,19 @@ def runner(
     places: Places, stock_python: Path, request: pytest.FixtureRequest
 ) -> Iterator[ScenarioRunner]:
     """Runs scenarios; those of all selected tests start at once, as many as there are CPUs."""
-    both = dataclasses.replace(places, pythons={**places.pythons, "stock": stock_python})
-    scenario_runner = ScenarioRunner(both, workers=max(1, min(4, os.cpu_count() or 1)))
-    for item in request.session.items:
-        case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
-        if case is not None:
-            for python in case.group.pythons:
-                scenario_runner.start(case.group, case.mode, python)
+    found = (getattr(getattr(i, "callspec", None), "params", {}) for i in request.session.items)
+    cases = [params["case"] for params in found if "case" in params]
+    all_places = dataclasses.replace(places, pythons={**places.pythons, "stock": stock_python})
+    if any("preload" in case.pythons for case in cases):
+        all_places = dataclasses.replace(
+            all_places,
+            pythons={**all_places.pythons, "preload": stock_python},
+            preload_site=request.getfixturevalue("preload_site"),
+        )
+    scenario_runner = ScenarioRunner(all_places, workers=max(1, min(4, os.cpu_count() or 1)))
+    for case in cases:
+        for python in case.pythons:
+            scenario_runner.start(case.group, case.mode, python)
     yield scenario_runner
     scenario_runner.close()
 

@@ -240,3 +240,132 @@ def test_visitors_of_the_cpu_allocators_see_the_memory_of_pools(
     assert [line["bytes"] for line in given_back] == [pool["bytes_reserved"]]
     assert {(line["address"], line["bytes"]) for line in given_back} <= registered
     assert not Report(report.lines[:trimmed]).of("unregistered")
+
+
+METRICS_SETTINGS = {
+    "nothing special": {},
+    "one slot": {"TF_MODEL_POOL_SLOTS": "1"},
+}
+
+
+@pytest.fixture(scope="module")
+def metrics_reports(probe: Path, places: Places) -> dict[str, Report]:
+    """What `metrics` printed, by name of settings."""
+    versions = sorted((places.models / "ctr").iterdir())
+    directories = [*versions, versions[0]][:3]
+    return {
+        name: run_probe(probe, "onednn", "metrics", *directories, extra=extra)
+        for name, extra in METRICS_SETTINGS.items()
+    }
+
+
+STEPS = ("first loaded", "first unloaded", "third loaded", "all unloaded", "trimmed")
+
+
+def _metric(report: Report, when: str, name: str) -> Mapping[str, Any]:
+    (line,) = report.of("metric", when=when, name=name)
+    return line
+
+
+def _points(report: Report, when: str, name: str) -> dict[tuple[str, ...], int]:
+    """Label values -> value."""
+    points = _metric(report, when, name)["points"]
+    return {tuple(point["labels"].values()): point["value"] for point in points}
+
+
+@pytest.mark.parametrize("settings", METRICS_SETTINGS)
+@pytest.mark.parametrize("when", STEPS)
+def test_gauges_of_pools_equal_what_is_listed(
+    settings: str, when: str, metrics_reports: dict[str, Report]
+) -> None:
+    report = metrics_reports[settings]
+    pools = report.state(when)["pools"]
+    assert pools
+    for metric, field in (
+        ("bytes_in_use", "bytes_in_use"),
+        ("bytes_reserved", "bytes_reserved"),
+        ("bytes_fallback", "fallback_bytes"),
+        ("tensors", "num_tensors"),
+    ):
+        assert _metric(report, when, metric)["kind"] == "gauge"
+        assert _points(report, when, metric) == {
+            (pool["model_dir"], pool["slot"]): pool[field] for pool in pools
+        }
+    assert _points(report, when, "bytes_standby") == {
+        (pool["model_dir"], pool["slot"]): (
+            pool["bytes_reserved"] if pool["state"] == "standby" else 0
+        )
+        for pool in pools
+    }
+    # A version that has left its slot appears nowhere: the next one took its label.
+    assert _points(report, when, "info") == {
+        (pool["model_dir"], pool["slot"], pool["version"], pool["state"]): 1 for pool in pools
+    }
+
+
+@pytest.mark.parametrize("settings", METRICS_SETTINGS)
+@pytest.mark.parametrize("when", STEPS)
+def test_counters_of_mappings_equal_the_sums_over_pools(
+    settings: str, when: str, metrics_reports: dict[str, Report]
+) -> None:
+    report = metrics_reports[settings]
+    pools = report.state(when)["pools"]
+    assert _metric(report, when, "mappings")["kind"] == "counter"
+    assert _points(report, when, "mappings") == {(): sum(p["num_mappings"] for p in pools)}
+    nanoseconds = sum(pool["prefault_ns"] for pool in pools)
+    assert nanoseconds > 0
+    assert _points(report, when, "prefault_usecs") == {(): nanoseconds // 1000}
+
+
+def test_a_swap_counts_as_a_load_into_memory_that_was_there(
+    metrics_reports: dict[str, Report],
+) -> None:
+    report = metrics_reports["nothing special"]
+    loads = [_points(report, when, "version_loads") for when in STEPS]
+    assert loads == [
+        {("new",): 1, ("reused",): 0},
+        {("new",): 2, ("reused",): 0},
+        *[{("new",): 2, ("reused",): 1}] * 3,
+    ]
+    # The memory of the third version was mapped and faulted in before it came.
+    prefault = [_points(report, when, "prefault_usecs") for when in STEPS]
+    assert prefault[1:] == [prefault[1]] * 4
+
+
+def test_a_version_without_a_slot_counts_as_a_fallback(
+    metrics_reports: dict[str, Report],
+) -> None:
+    report = metrics_reports["one slot"]
+    assert _points(report, "first loaded", "fallback_loads") == {(): 0}
+    loads = _points(report, "first unloaded", "fallback_loads")[()]
+    announced = _points(report, "first unloaded", "fallback_bytes")[()]
+    assert loads > 0
+    # The second version is as large as the first one, of which the restore's own tensors are gone.
+    assert announced >= _points(report, "first loaded", "bytes_in_use").popitem()[1]
+    # The third one takes the slot that the first one left.
+    assert _points(report, "third loaded", "fallback_loads") == {(): loads}
+    assert _points(report, "third loaded", "version_loads") == {("new",): 1, ("reused",): 1}
+
+
+def test_trimmed_memory_is_counted_and_gone_from_the_gauges(
+    metrics_reports: dict[str, Report],
+) -> None:
+    report = metrics_reports["nothing special"]
+    standby = sum(_points(report, "all unloaded", "bytes_standby").values())
+    assert standby > 0
+    assert _points(report, "all unloaded", "trimmed_bytes") == {(): 0}
+    assert _points(report, "trimmed", "trimmed_bytes") == {(): standby}
+    assert set(_points(report, "trimmed", "bytes_reserved").values()) == {0}
+
+
+def test_there_are_no_metrics_before_the_first_load_and_none_that_the_header_does_not_name(
+    metrics_reports: dict[str, Report], repository: Path
+) -> None:
+    report = metrics_reports["nothing special"]
+    assert not report.of("metric", when="before any load")
+    header = (repository / "tf_allocator" / "runtime" / "metrics.h").read_text(encoding="utf-8")
+    described = {
+        line.split("|")[1].strip() for line in header.splitlines() if line.startswith("// | ")
+    }
+    names = {line["name"] for line in report.of("metric", when="trimmed")}
+    assert names == {name for name in described if name and not name.startswith("name,")}

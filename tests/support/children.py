@@ -32,12 +32,17 @@ class CheckResult:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Directories that children share, and the interpreters that run them."""
+    """Directories that children share, and the interpreters that run them.
+
+    `pythons` has `patched`, `stock` (the released TensorFlow) and `preload`: the released one too,
+    in which `python -m tf_model_pool run` of the package in `preload_site` starts the child.
+    """
 
     models: Path
     checkpoints: Path
     scratch: Path
     pythons: Mapping[str, Path]
+    preload_site: Path | None = None
 
 
 def describe_exit(code: int) -> str:
@@ -149,8 +154,12 @@ class ScenarioRunner:
         )
         environment = child_environment(mode, group.environment)
         environment["PYTHONPATH"] = str(TESTS)
-        command = [
-            str(self._places.pythons[python]),
+        interpreter = str(self._places.pythons[python])
+        command = [interpreter]
+        if python == "preload":
+            environment["PYTHONPATH"] += f":{self._places.preload_site}"
+            command += ["-m", "tf_model_pool", "run", "--", interpreter]
+        command += [
             "-m",
             "support.scenario",
             str(group.file),

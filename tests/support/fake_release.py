@@ -196,10 +196,12 @@ def default_members(scratch: Path, *, link_flags: Sequence[str] = ()) -> dict[st
     }
 
 
-def write_wheel(directory: Path, members: Mapping[str, bytes]) -> FakeRelease:
+def write_wheel(
+    directory: Path, members: Mapping[str, bytes], python_tag: str = PYTHON_TAG
+) -> FakeRelease:
     """Zips `members` with a RECORD."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"tensorflow_cpu-{VERSION}-{PYTHON_TAG}-{PYTHON_TAG}-{PLATFORM}.whl"
+    path = directory / f"tensorflow_cpu-{VERSION}-{python_tag}-{python_tag}-{PLATFORM}.whl"
     record_name = f"tensorflow_cpu-{VERSION}.dist-info/RECORD"
     record = ""
     with zipfile.ZipFile(path, "w") as archive:
@@ -213,7 +215,7 @@ def write_wheel(directory: Path, members: Mapping[str, bytes]) -> FakeRelease:
             zipfile.ZipInfo(record_name, DATE), record + f"{record_name},,\n", zipfile.ZIP_DEFLATED
         )
     wheel = releases.ReleasedWheel(
-        "tensorflow-cpu", VERSION, PYTHON_TAG, PLATFORM, source.sha256_of(path)
+        "tensorflow-cpu", VERSION, python_tag, PLATFORM, source.sha256_of(path)
     )
     return FakeRelease(path, releases.Release(VERSION, "v9.9", "-DFAKE=1", (wheel,)))
 

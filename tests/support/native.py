@@ -96,7 +96,18 @@ def build_probe(tensorflow: Path, cache: Path) -> Path:
     return program
 
 
-def run_probe(program: Path, mode: str, *arguments: object) -> Report:
-    """Runs the program to its end. Raises RuntimeError if it fails."""
-    output = run_to_end([str(program), *map(str, arguments)], child_environment(mode))
+def run_probe(
+    program: Path,
+    mode: str,
+    *arguments: object,
+    through: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
+) -> Report:
+    """Runs the program to its end. Raises RuntimeError if it fails.
+
+    `through` is a command that starts it; `extra` goes into its environment.
+    """
+    output = run_to_end(
+        [*through, str(program), *map(str, arguments)], child_environment(mode, extra)
+    )
     return Report([json.loads(line) for line in output.splitlines()])

@@ -207,6 +207,56 @@ def test_unpatched_tensorflow_is_named_with_version_and_place(
     assert "pip install" in missing
 
 
+def add_library_for_untouched_tensorflow(
+    monkeypatch: pytest.MonkeyPatch, package_dir: Path, *, preloaded: bool
+) -> None:
+    (package_dir / "libtf_model_pool.so").write_bytes(b"")
+    (package_dir / f"_native{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"")
+    monkeypatch.setattr(api, "preloaded", lambda: preloaded)
+
+
+def test_a_library_that_was_not_preloaded_is_said_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, package_dir: Path, tmp_path: Path
+) -> None:
+    package = install_tensorflow(tmp_path, patched=False)
+    locate(monkeypatch, api.TensorFlowLocation(package, "tensorflow-cpu", "2.21.0"))
+    add_library_for_untouched_tensorflow(monkeypatch, package_dir, preloaded=False)
+    missing = api.missing_parts()
+    assert missing is not None
+    assert "the library was not preloaded" in missing
+    assert "python -m tf_model_pool run -- CMD" in missing
+
+
+def test_an_untouched_tensorflow_with_the_library_preloaded_misses_nothing(
+    monkeypatch: pytest.MonkeyPatch, package_dir: Path, tmp_path: Path
+) -> None:
+    package = install_tensorflow(tmp_path, patched=False)
+    locate(monkeypatch, api.TensorFlowLocation(package, "tensorflow-cpu", "2.21.0"))
+    add_library_for_untouched_tensorflow(monkeypatch, package_dir, preloaded=True)
+    assert api.missing_parts() is None
+
+
+def test_this_process_was_not_started_with_the_library() -> None:
+    assert not api.preloaded()
+
+
+def test_hash_of_a_file_is_the_one_in_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = install_tensorflow(tmp_path, patched=False)
+    record = tmp_path / "tensorflow_cpu-2.21.0.dist-info" / "RECORD"
+    record.write_text(
+        "tensorflow/a.so,sha256=abc,3\ntensorflow/a.so.2,sha256=def,4\ntensorflow/b,,\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    location = api.TensorFlowLocation(package, "tensorflow-cpu", "2.21.0")
+    assert location.recorded_hash("tensorflow/a.so") == "sha256=abc"
+    assert location.recorded_hash("tensorflow/b") is None
+    assert location.recorded_hash("tensorflow/c") is None
+    assert api.TensorFlowLocation(package, None, None).recorded_hash("tensorflow/a.so") is None
+
+
 def test_native_module_for_another_python_is_named(
     monkeypatch: pytest.MonkeyPatch, package_dir: Path, tmp_path: Path
 ) -> None:
@@ -564,7 +614,7 @@ def test_other_types_are_refused_by_name(native: FakeNative, value: object) -> N
 
 def test_build_info_is_the_packaged_file(package_dir: Path) -> None:
     (package_dir / "build_info.json").write_text(json.dumps({"base": "x"}), encoding="utf-8")
-    assert api.build_info() == {"base": "x"}
+    assert api.build_info() == {"base": "x", "binding": "c"}
 
 
 def test_missing_build_info_says_where_it_was_expected(package_dir: Path) -> None:

@@ -331,7 +331,36 @@ def test_each_way_of_being_inactive_has_its_advice(
     assert words in text
 
 
+def test_a_library_that_was_not_preloaded_gets_the_command_that_does_it() -> None:
+    untouched = dataclasses.replace(TENSORFLOW, patched=False)
+    text = advice_text(untouched, inactive("not patched, and the library was not preloaded"))
+    assert "python -m tf_model_pool run -- CMD" in text
+    assert "./build.sh" not in text
+
+
+def test_a_preloaded_library_that_does_not_fit_gets_the_command_that_makes_one() -> None:
+    untouched = dataclasses.replace(TENSORFLOW, patched=False)
+    pools = dataclasses.replace(inactive("hooks not bound"), preloaded=True)
+    assert "build --library-only" in advice_text(untouched, pools)
+
+
 # ---- render
+
+
+@pytest.mark.parametrize(
+    ("patched", "preloaded", "shown"),
+    [(True, False, "yes"), (False, False, "no"), (False, True, "no; the library is preloaded")],
+)
+def test_text_says_by_which_way_tensorflow_calls_us(
+    patched: bool, preloaded: bool, shown: str
+) -> None:
+    text = doctor.render(
+        report(
+            tensorflow=dataclasses.replace(TENSORFLOW, patched=patched),
+            pools=dataclasses.replace(POOLS, preloaded=preloaded),
+        )
+    )
+    assert f"patched {shown}" in [" ".join(line.split()) for line in text.splitlines()]
 
 
 def test_json_has_schema_health_and_all_sections() -> None:

@@ -26,14 +26,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_help_names_every_option() -> None:
     shown = run("-h")
     assert shown.returncode == 0
-    handled = {
-        word.strip()
-        for line in SCRIPT.read_text(encoding="utf-8").splitlines()
-        if line.strip().startswith("--") and ")" in line
-        for word in line.partition(")")[0].split("|")
-    }
-    assert {"--skip-bench", "--model", "--output"} <= handled
-    assert [option for option in handled - {"--"} if option not in shown.stdout] == []
+    cases = re.findall(r"^ +(-[a-z-]+(?: \| -[a-z-]+)*)\)", SCRIPT.read_text(), re.MULTILINE)
+    handled = {option for case in cases for option in case.split(" | ")}
+    assert {"--skip-bench", "--model", "--output", "-h"} <= handled
+    assert [option for option in handled if option not in shown.stdout] == []
 
 
 @pytest.mark.parametrize(
@@ -47,6 +43,7 @@ def test_help_names_every_option() -> None:
         (("--fast", "2.20.0"), "unknown option --fast"),
         (("2.20.0", "--model"), "--model needs a value"),
         (("--model", "/nowhere", "2.20.0"), "--model /nowhere is not a directory"),
+        (("--wheel", "/a-2.1.0+modelpool.0-x.whl", "2.20.0"), "is not a file of a patched wheel"),
         (("--python", "python0.1", "2.20.0"), "python0.1 not found; .* name another with --python"),
     ],
 )

@@ -30,6 +30,7 @@ SAMPLE = matrix.Result(
     library_sha256="3" * 64,
     binding="native",
     compiler="g++ 12",
+    selection="",
     tests={"passed": 100, "failed": 0, "skipped": 1},
     gate="passed",
 )
@@ -50,7 +51,7 @@ def write_result(path: Path, result: matrix.Result) -> str:
 def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> None:
     # GIVEN a result, then a newer one of the same wheel, and one of an older release
     older = dataclasses.replace(SAMPLE, version="2.9.0", tests=None, gate=None, binding="c")
-    again = dataclasses.replace(SAMPLE, date="2026-02-03")
+    again = dataclasses.replace(SAMPLE, date="2026-02-03", selection="onednn")
     for number, result in enumerate((older, SAMPLE, again)):
         path = write_result(checkout / f"{number}.json", result)
         # WHEN
@@ -59,8 +60,8 @@ def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> Non
     assert matrix.read_results(checkout / matrix.RECORDED) == [again, older]
     rows = [line for line in (checkout / matrix.PAGE).read_text().splitlines() if "2." in line]
     assert "| 2.20.0 | tensorflow-cpu | cp311 | native module | 250.0 | +1.0 |" in rows[0]
-    assert rows[0].endswith("| 100, 0, 1 | passed | 2026-02-03 |")
-    assert rows[1].endswith("| C interface | 250.0 | +1.0 | not run | not run | 2026-01-02 |")
+    assert rows[0].endswith("| `onednn` | 100, 0, 1 | passed | 2026-02-03 |")
+    assert rows[1].endswith("| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |")
 
 
 def test_a_table_that_is_not_in_step_is_found_and_mended(checkout: Path) -> None:
@@ -121,6 +122,15 @@ def test_two_results_of_one_wheel_in_a_file_are_an_error(tmp_path: Path) -> None
         matrix.read_results(path)
 
 
+def test_pythons_of_a_release_with_different_libraries_are_not_recorded(checkout: Path) -> None:
+    other = dataclasses.replace(SAMPLE, python_tag="cp312", library_sha256="4" * 64)
+    matrix.main(["record", write_result(checkout / "a.json", SAMPLE)], root=checkout)
+    before = (checkout / matrix.RECORDED).read_text()
+    with pytest.raises(matrix.ResultsError, match="for cp311 and cp312 have different libraries"):
+        matrix.main(["record", write_result(checkout / "b.json", other)], root=checkout)
+    assert (checkout / matrix.RECORDED).read_text() == before
+
+
 def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
     # GIVEN a wheel without a native module, a test run, and no benchmark
     wheel = tmp_path / SAMPLE.wheel
@@ -136,10 +146,12 @@ def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
     (tmp_path / "base.whl").write_bytes(b"released")
     (tmp_path / "junit.xml").write_text(JUNIT)
     # WHEN
-    found = matrix.summarise(wheel, tmp_path / "base.whl", tmp_path, datetime.date(2026, 1, 2))
+    today = datetime.date(2026, 1, 2)
+    found = matrix.summarise(wheel, tmp_path / "base.whl", tmp_path, "onednn", today)
     # THEN
     assert (found.package, found.version, found.python_tag) == ("tensorflow-cpu", "2.20.0", "cp311")
     assert (found.binding, found.gate, found.date) == ("c", None, "2026-01-02")
+    assert found.selection == "onednn"
     assert found.added_bytes == wheel.stat().st_size - len(b"released")
     assert found.tests == {"passed": 5, "failed": 2, "skipped": 2}
 
@@ -148,7 +160,11 @@ def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
 
 
 def test_the_table_of_the_docs_is_in_step_with_the_recorded_results() -> None:
-    assert matrix.main(["table", "--check"]) == 0
+    assert matrix.main(["table", "--check"], root=ROOT) == 0
+
+
+def test_the_library_of_a_release_is_the_same_for_every_python() -> None:
+    matrix.check_libraries(matrix.read_results(ROOT / matrix.RECORDED))
 
 
 def test_recorded_results_are_of_wheels_that_the_builder_knows() -> None:

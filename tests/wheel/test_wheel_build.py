@@ -31,7 +31,7 @@ from tf_model_pool.errors import (
     HeaderPatchError,
     SymbolError,
 )
-from tf_model_pool.wheel import archive, builder, elf, headers, metadata, releases, source
+from tf_model_pool.wheel import archive, builder, elf, headers, metadata, releases, source, toolchain
 from tf_model_pool.wheel.progress import Progress
 
 BUILT_VERSION = f"{fake_release.VERSION}+modelpool.{__version__}"
@@ -201,6 +201,38 @@ def test_the_same_input_gives_the_same_bytes_anywhere(
     # THEN
     assert again.name == built.name
     assert again.read_bytes() == built.read_bytes()
+
+
+def test_without_python_headers_the_wheel_lacks_only_the_native_module(
+    built: Path, released: FakeRelease, project: Path
+) -> None:
+    # GIVEN a Python whose headers cannot be had
+    python = toolchain.python_for(fake_release.PYTHON_TAG, native=False)
+    request = builder.Request(released.input, project, project / "dist", python=python)
+    # WHEN
+    path = builder.build(request, Progress(quiet=True))
+    # THEN the library is the same, and the wheel says what is missing
+    with zipfile.ZipFile(path) as bare, zipfile.ZipFile(built) as whole:
+        lacking = set(whole.namelist()) - set(bare.namelist())
+        assert [name.partition(".")[0] for name in lacking] == ["tf_model_pool/_native"]
+        assert bare.read(source.LIBRARY) == whole.read(source.LIBRARY)
+        info = json.loads(bare.read("tf_model_pool/build_info.json"))
+        assert info["native_missing"] == "built with --no-native"
+        assert json.loads(whole.read("tf_model_pool/build_info.json"))["native_missing"] is None
+
+
+def test_a_wheel_for_another_python_is_named_after_it(
+    released: FakeRelease, members: Members, project: Path, tmp_path: Path
+) -> None:
+    # GIVEN a released wheel for a Python that is not the running one
+    other = fake_release.write_wheel(tmp_path, members, python_tag="cp399")
+    python = toolchain.PythonTarget("cp399", None, ".so", "not found")
+    # WHEN
+    request = builder.Request(other.input, project, project / "dist", python=python)
+    path = builder.build(request, Progress(quiet=True))
+    # THEN
+    assert {tag.interpreter for tag in parse_wheel_filename(path.name)[3]} == {"cp399"}
+    assert other.path.name != released.path.name
 
 
 def test_source_date_epoch_dates_the_members(

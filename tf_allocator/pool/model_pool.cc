@@ -212,6 +212,7 @@ void ModelPool::FillStats(PoolStats* stats) const {
   stats->fallback_bytes = fallback_;
   stats->num_regions = regions_.size();
   stats->num_mappings = num_mappings_;
+  stats->prefault_ns = static_cast<uint64_t>(prefault_ns_);
 }
 
 bool ModelPool::Grow(size_t bytes) {
@@ -221,14 +222,17 @@ bool ModelPool::Grow(size_t bytes) {
   // Only holders of growth_mu_ change regions_, so it can be read here.
   char* const begin =
       place < 0 ? nullptr : regions_[place].base + regions_[place].committed;
+  const int64_t start = options_.now_ns();
   if (place < 0 || !memory_->Commit(begin, bytes)) {
     budget_->Refund(bytes);
     return false;
   }
+  const int64_t took = options_.now_ns() - start;
   std::lock_guard<std::mutex> lock(mu_);
   regions_[place].committed += bytes;
   committed_ += bytes;
   ++num_mappings_;
+  prefault_ns_ += took;
   InsertFree(AsAddress(begin), bytes, place);
   return true;
 }

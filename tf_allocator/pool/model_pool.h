@@ -151,6 +151,7 @@ class ModelPool {
   size_t promised_ = 0;  // announced by loads and not allocated yet
   size_t fallback_ = 0;
   size_t num_mappings_ = 0;
+  int64_t prefault_ns_ = 0;
   int loads_ = 0;
   int64_t idle_since_ns_ = 0;
 };

@@ -126,6 +126,31 @@ TEST_F(ModelPoolTest, ReservedBytesCanBeUsedToTheLastOne) {
   EXPECT_EQ(Stats().num_mappings, 1u);
 }
 
+TEST_F(ModelPoolTest, TimeOfMakingMemoryUsableIsAddedUp) {
+  memory_.on_commit = [this] { clock_.AdvanceSeconds(3); };
+  MakeLoadingPool(kPart);
+  EXPECT_EQ(Stats().prefault_ns, 3000000000u);
+  // Room that is there costs nothing.
+  void* first = Allocate(kPart);
+  EXPECT_EQ(Stats().prefault_ns, 3000000000u);
+  // Growth for a single tensor counts as an announced load does.
+  void* second = Allocate(kPart);
+  EXPECT_EQ(Stats().prefault_ns, 6000000000u);
+  pool_->EndLoad();
+  EXPECT_TRUE(pool_->Deallocate(first));
+  EXPECT_TRUE(pool_->Deallocate(second));
+}
+
+TEST_F(ModelPoolTest, RefusedMemoryTakesNoTime) {
+  memory_.on_commit = [this] { clock_.AdvanceSeconds(3); };
+  MakePool();
+  pool_->BeginLoad(/*new_version=*/true);
+  Refuse();
+  EXPECT_FALSE(pool_->Reserve(kPart));
+  EXPECT_EQ(Stats().prefault_ns, 0u);
+  pool_->EndLoad();
+}
+
 TEST_F(ModelPoolTest, EachLoadsAnnouncementGetsRoomOfItsOwn) {
   MakeLoadingPool(kPart);
   pool_->BeginLoad(false);

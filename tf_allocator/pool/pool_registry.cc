@@ -52,6 +52,8 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
   Slot* slot;
   ModelIdentity previous;
   std::string reason;
+  bool takes_slot = false;
+  bool has_memory = false;
   {
     std::lock_guard<std::mutex> lock(mu_);
     slot = ChooseSlot(identity, bytes, &reason);
@@ -59,7 +61,9 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
       previous = slot->identity;
       slot->identity = identity;
       ++slot->num_loads;
-      slot->pool->BeginLoad(/*new_version=*/slot->pool->idle());
+      takes_slot = slot->pool->idle();
+      has_memory = slot->pool->bytes_reserved() > 0;
+      slot->pool->BeginLoad(/*new_version=*/takes_slot);
     }
   }
   if (slot == nullptr) {
@@ -67,7 +71,13 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
     return 0;
   }
   // Mapping and faulting can take seconds: not under mu_.
-  if (bytes == 0 || slot->pool->Reserve(bytes)) return slot->id;
+  if (bytes == 0 || slot->pool->Reserve(bytes)) {
+    if (takes_slot) {
+      std::lock_guard<std::mutex> lock(mu_);
+      ++(has_memory ? loads_into_reused_memory_ : loads_into_new_memory_);
+    }
+    return slot->id;
+  }
   reason = WhyRefused(*slot->pool, bytes);
   slot->pool->EndLoad();
   {
@@ -128,6 +138,7 @@ Totals PoolRegistry::GetTotals() const {
     totals.bytes_in_use += stats.bytes_in_use;
     totals.bytes_reserved += stats.bytes_reserved;
     totals.num_mappings += stats.num_mappings;
+    totals.prefault_ns += stats.prefault_ns;
     ++totals.num_pools;
   }
   totals.limit_bytes = options_.settings.limit_bytes;
@@ -136,6 +147,8 @@ Totals PoolRegistry::GetTotals() const {
   totals.fallback_bytes = fallback_bytes_;
   totals.trimmed_bytes = trimmed_bytes_;
   totals.last_fallback_reason = last_fallback_reason_;
+  totals.loads_into_new_memory = loads_into_new_memory_;
+  totals.loads_into_reused_memory = loads_into_reused_memory_;
   return totals;
 }
 

@@ -133,6 +133,8 @@ class PoolRegistry : public MemoryBudget {
   size_t fallback_bytes_ = 0;
   size_t trimmed_bytes_ = 0;
   std::string last_fallback_reason_;
+  size_t loads_into_new_memory_ = 0;
+  size_t loads_into_reused_memory_ = 0;
   std::set<std::string> logged_;
 
   std::mutex retention_mu_;

@@ -168,6 +168,58 @@ TEST_F(PoolRegistryTest, NextVersionTakesTheStandbySlotAndItsMemory) {
   Unload(v3);
 }
 
+TEST_F(PoolRegistryTest, VersionsThatTakeASlotAreCountedByItsMemory) {
+  MakeRegistry();
+  const auto counts = [this] {
+    const Totals totals = registry_->GetTotals();
+    return std::make_pair(totals.loads_into_new_memory,
+                          totals.loads_into_reused_memory);
+  };
+  const auto made = [](size_t fresh, size_t reused) {
+    return std::make_pair(fresh, reused);
+  };
+  // Further restores of a version that is there are no load of a version.
+  Loaded v1 = Load(Version("/m/ctr", 1), kPart);
+  Loaded more = Load(Version("/m/ctr", 1), kPart);
+  EXPECT_EQ(counts(), made(1, 0));
+  Loaded v2 = Load(Version("/m/ctr", 2), kPart);
+  EXPECT_EQ(counts(), made(2, 0));
+  Unload(v1);
+  Unload(more);
+  Loaded v3 = Load(Version("/m/ctr", 3), kPart);
+  EXPECT_EQ(counts(), made(2, 1));
+  // The same version again, after it was gone; then a slot without memory.
+  Unload(v3);
+  v3 = Load(Version("/m/ctr", 3), kPart);
+  EXPECT_EQ(counts(), made(2, 2));
+  Unload(v3);
+  registry_->Trim();
+  v3 = Load(Version("/m/ctr", 3), kPart);
+  EXPECT_EQ(counts(), made(3, 2));
+  Unload(v2);
+  Unload(v3);
+}
+
+TEST_F(PoolRegistryTest, RefusedLoadIsNoLoadOfAVersion) {
+  MakeRegistry(WithLimit(2 * kPart));
+  EXPECT_EQ(registry_->BeginLoad(Version("/m/ctr", 1), 3 * kPart), 0);
+  const Totals totals = registry_->GetTotals();
+  EXPECT_EQ(totals.loads_into_new_memory, 0u);
+  EXPECT_EQ(totals.loads_into_reused_memory, 0u);
+  EXPECT_EQ(totals.fallback_loads, 1u);
+}
+
+TEST_F(PoolRegistryTest, TotalsAddUpTheTimeOfMakingMemoryUsable) {
+  memory_.on_commit = [this] { clock_.AdvanceSeconds(1); };
+  MakeRegistry();
+  const Loaded v1 = Load(Version("/m/ctr", 1), kPart);
+  const Loaded v2 = Load(Version("/m/ctr", 2), kPart);
+  EXPECT_EQ(StatsOf(v1.id).prefault_ns, 1000000000u);
+  EXPECT_EQ(registry_->GetTotals().prefault_ns, 2000000000u);
+  Unload(v1);
+  Unload(v2);
+}
+
 TEST_F(PoolRegistryTest, SlotWhoseTensorOutlivesItsModelIsNotReused) {
   MakeRegistry();
   const Loaded v1 = Load(Version("/m/ctr", 1), kPart);

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "tensorflow/core/common_runtime/threadpool_device.h"
+#include "tf_allocator/runtime/preload.h"
 #include "tf_allocator/runtime/restore_hook.h"
 
 // The class's table of virtual functions, in libtensorflow_framework.so.2.
@@ -28,6 +29,23 @@ const void* LibraryBase(const void* address) {
 
 const void* OurBase() { return LibraryBase(&kCcLibrary); }
 
+// Whether a call that arrives at `address` is a call of ours: directly, or
+// through a hook of the preloaded library.
+bool LeadsToUs(const void* address) {
+  const void* base = LibraryBase(address);
+  if (base == nullptr) return false;
+  if (base == OurBase()) return true;
+  const auto target = reinterpret_cast<decltype(&tf_model_pool_preload_target)>(
+      dlsym(RTLD_DEFAULT, "tf_model_pool_preload_target"));
+  Dl_info info;
+  if (target == nullptr ||
+      base != LibraryBase(reinterpret_cast<const void*>(target)) ||
+      dladdr(address, &info) == 0 || info.dli_sname == nullptr) {
+    return false;
+  }
+  return LibraryBase(target(info.dli_sname)) == OurBase();
+}
+
 bool GetAllocatorIsOurs() {
   if (_ZTVN10tensorflow16ThreadPoolDeviceE == nullptr) return false;
   // The Itanium C++ ABI stores a pointer to a virtual member as 1 plus the
@@ -37,8 +55,7 @@ bool GetAllocatorIsOurs() {
   uintptr_t encoded;
   std::memcpy(&encoded, &member, sizeof(encoded));
   const size_t slot = (encoded - 1) / sizeof(void*);
-  return LibraryBase(_ZTVN10tensorflow16ThreadPoolDeviceE[2 + slot]) ==
-         OurBase();
+  return LeadsToUs(_ZTVN10tensorflow16ThreadPoolDeviceE[2 + slot]);
 }
 
 // Whether a call of `function` from libtensorflow_cc.so.2 reaches ours.
@@ -47,16 +64,18 @@ std::string WhyNotCalled(const WrappedFunction& function) {
   if (dladdr(function.ours, &info) == 0 || info.dli_sname == nullptr) {
     return "its own name is not exported";
   }
-  const void* preloaded = dlsym(RTLD_DEFAULT, info.dli_sname);
-  if (function.offset == 0) {
-    return preloaded == function.ours ? "" : "the library is not preloaded";
-  }
   void* library = dlopen(kCcLibrary, RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) return std::string(kCcLibrary) + " is not loaded";
+  // What the library itself finds, unless something was preloaded.
   const void* bound = dlsym(library, info.dli_sname);
   dlclose(library);
   if (LibraryBase(bound) == OurBase()) return "";
-  return std::string(kCcLibrary) + " was not patched";
+  // Our own definition may be the first one here without being the one that
+  // libtensorflow_cc.so.2 sees: only the preloaded library comes before it.
+  const void* first = dlsym(RTLD_DEFAULT, info.dli_sname);
+  if (LibraryBase(first) != OurBase() && LeadsToUs(first)) return "";
+  return std::string(kCcLibrary) +
+         " was not patched, and the library was not preloaded";
 }
 
 int FindCcBase(dl_phdr_info* info, size_t, void* out) {
@@ -94,24 +113,22 @@ std::string UnboundHooks() {
 }
 
 void* FindOriginal(const WrappedFunction& function, std::string* error) {
-  if (function.offset == 0) {
-    Dl_info info;
-    void* next = nullptr;
-    if (dladdr(function.ours, &info) != 0 && info.dli_sname != nullptr) {
-      next = dlsym(RTLD_NEXT, info.dli_sname);
-    }
-    if (next == nullptr) {
-      *error = std::string("no other library defines ") + function.what;
-    }
-    return next;
-  }
   uintptr_t base = 0;
-  if (dl_iterate_phdr(FindCcBase, &base) == 0) {
+  void* library = dlopen(kCcLibrary, RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr || dl_iterate_phdr(FindCcBase, &base) == 0) {
     *error = std::string(kCcLibrary) + " is not loaded";
     return nullptr;
   }
+  const void* cc = LibraryBase(reinterpret_cast<void*>(base));
+  Dl_info info;
+  void* named = nullptr;
+  if (dladdr(function.ours, &info) != 0 && info.dli_sname != nullptr) {
+    named = dlsym(library, info.dli_sname);
+  }
+  dlclose(library);
+  if (named != nullptr && LibraryBase(named) == cc) return named;
   void* original = reinterpret_cast<void*>(base + function.offset);
-  if (LibraryBase(original) != LibraryBase(reinterpret_cast<void*>(base)) ||
+  if (function.offset == 0 || LibraryBase(original) != cc ||
       !SameCode(static_cast<const unsigned char*>(original),
                 function.code_hex)) {
     *error = std::string(kCcLibrary) +

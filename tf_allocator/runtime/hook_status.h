@@ -20,14 +20,15 @@ std::string UnboundHooks();
 struct WrappedFunction {
   const char* what;      // for messages
   const void* ours;      // the function in front
-  uint64_t offset;       // of the original from the library's base; 0 = the
-                         // original still has its name (LD_PRELOAD)
+  uint64_t offset;       // of the original from the library's base, for a
+                         // library in which it has no name any more
   const char* code_hex;  // the first bytes at `offset`, in hexadecimal
 };
 
-// The original's address. Returns nullptr, with one sentence in `*error`,
-// where libtensorflow_cc.so.2 is not loaded or not the one that this library
-// was built for.
+// The original's address: by its name in an untouched libtensorflow_cc.so.2
+// (LD_PRELOAD), at the recorded offset in a patched one. Returns nullptr, with
+// one sentence in `*error`, where libtensorflow_cc.so.2 is not loaded or not
+// the one that this library was built for.
 void* FindOriginal(const WrappedFunction& function, std::string* error);
 
 }  // namespace tensorflow

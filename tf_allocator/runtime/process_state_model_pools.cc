@@ -20,6 +20,7 @@
 #include "tf_allocator/pool/system_memory.h"
 #include "tf_allocator/runtime/hook_status.h"
 #include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/runtime/metrics.h"
 #include "tf_allocator/runtime/model_pool_allocator.h"
 
 namespace tensorflow {
@@ -110,13 +111,20 @@ uint8_t ProcessState::AcquireModelPool(const std::string& checkpoint_prefix,
   if (!settings.enabled) return 0;
   ModelPoolsOfProcess* pools = process_pools.load(std::memory_order_acquire);
   if (pools == nullptr) {
-    mutex_lock lock(mu_);
-    pools = process_pools.load(std::memory_order_acquire);
-    if (pools == nullptr) {
-      pools = new ModelPoolsOfProcess(settings, cpu_alloc_visitors_,
-                                      cpu_free_visitors_);
-      process_pools.store(pools, std::memory_order_release);
+    bool made = false;
+    {
+      mutex_lock lock(mu_);
+      pools = process_pools.load(std::memory_order_acquire);
+      if (pools == nullptr) {
+        pools = new ModelPoolsOfProcess(settings, cpu_alloc_visitors_,
+                                        cpu_free_visitors_);
+        process_pools.store(pools, std::memory_order_release);
+        made = true;
+      }
     }
+    // Not under mu_: a collector holds the monitoring registry's lock and may
+    // want this one.
+    if (made) RegisterModelPoolMetrics(pools->registry());
   }
   return pools->registry()->BeginLoad(
       tf_model_pool::IdentityFromCheckpointPrefix(checkpoint_prefix), bytes);

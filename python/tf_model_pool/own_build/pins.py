@@ -156,8 +156,7 @@ SERVING_PINS: tuple[ServingPin, ...] = (
         "2.15.1",
         False,
         "6.4.0",
-        "a commit of the 2.15 branch that is not the release's (that is 63f5a65c7cd); "
-        "the series was made for 2.15.1",
+        "a commit of no release; the series was made for 2.15.1, which is 63f5a65c7cd",
     ),
 )
 

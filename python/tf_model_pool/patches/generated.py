@@ -23,6 +23,8 @@ BINARY_ONLY = frozenset(
         "runtime/c_interface.cc",
         "runtime/c_interface.h",
         "runtime/hook_status.cc",
+        "runtime/preload.cc",
+        "runtime/preload.h",
         "runtime/restore_hook.cc",
         "runtime/restore_hook.h",
         "runtime/threadpool_device_hook.cc",

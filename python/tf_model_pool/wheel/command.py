@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --wheel: accept a file whose sha256 is not a known release",
     )
+    parser.add_argument(
+        "--library-only",
+        action="store_true",
+        help="also make the distribution tf-model-pool, which holds the library for an untouched "
+        "TensorFlow (`run`), and print its path instead",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
@@ -66,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Builds, and returns 0. Raises `BuildError`."""
     # Here, so that `build --help` works without the build requirements.
     try:
-        from tf_model_pool.wheel import builder, digest, source, toolchain
+        from tf_model_pool.wheel import builder, digest, library_only, source, toolchain
         from tf_model_pool.wheel.progress import Progress
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "tf_model_pool":
@@ -90,5 +96,6 @@ def run(args: argparse.Namespace) -> int:
     request = builder.Request(
         wheel, project, args.output.resolve(), reuse=args.reuse, python=python
     )
-    print(builder.build(request, Progress(quiet=args.quiet)))
+    make = library_only.build if args.library_only else builder.build
+    print(make(request, Progress(quiet=args.quiet)))
     return 0

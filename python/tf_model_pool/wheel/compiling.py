@@ -16,6 +16,7 @@ from tf_model_pool.errors import CompileError
 from tf_model_pool.wheel.toolchain import PythonTarget, Toolchain
 
 LIBRARY_NAME = "libtf_model_pool.so"
+PRELOAD_NAME = "libtf_model_pool_preload.so"
 DRIVER_NAME = "swap_driver"
 _NATIVE_NAME = "_native.so"
 _LINES_IN_ERROR = 40
@@ -148,3 +149,35 @@ def compile_library(
     _run(targets, "the compiler", on_line)
     native = None if python.include is None else build / _NATIVE_NAME
     return Compiled(build / LIBRARY_NAME, native, build / DRIVER_NAME)
+
+
+def compile_preload(
+    project: Path, work: Path, toolchain: Toolchain, definitions: Mapping[str, str]
+) -> Path:
+    """Makes the library for `LD_PRELOAD`, which needs no TensorFlow.
+
+    Args:
+        project: root of the checkout.
+        work: everything is written below it, and its path does not show in the result.
+        toolchain: what to use.
+        definitions: the CMake variables that name TensorFlow's version and functions.
+
+    Returns:
+        The library's path.
+
+    Raises:
+        CompileError: with the last lines of the output.
+    """
+    build = work / "preload"
+    variables = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_CXX_COMPILER": str(toolchain.compiler),
+        "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={work}=.",
+        "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
+        **definitions,
+    }
+    configure: list[str | Path] = [toolchain.cmake, "-S", project / "tf_allocator", "-B", build]
+    configure += ["-G", "Ninja", *(f"-D{name}={value}" for name, value in variables.items())]
+    _run(configure, "cmake", lambda line: None)
+    _run([toolchain.ninja, "-C", build, "tf_model_pool_preload"], "the compiler", lambda line: None)
+    return build / PRELOAD_NAME

@@ -55,6 +55,7 @@ class Result:
         library_sha256: of libtf_model_pool.so in it.
         binding: `native`, or `c` where the wheel has no native module.
         compiler: the first line that it says about itself.
+        selection: the expression of pytest's `-k` that chose tests, "" = all of them.
         tests: counts of `passed`, `failed` and `skipped`; None = not run.
         gate: `passed` or `failed`; None = not run.
     """
@@ -71,6 +72,7 @@ class Result:
     library_sha256: str
     binding: str
     compiler: str
+    selection: str
     tests: dict[str, int] | None
     gate: str | None
 
@@ -116,7 +118,9 @@ def read_gate(path: Path) -> str:
     return "passed" if last == "passed" else "failed"
 
 
-def summarise(wheel: Path, base: Path, results: Path, today: datetime.date) -> Result:
+def summarise(
+    wheel: Path, base: Path, results: Path, selection: str, today: datetime.date
+) -> Result:
     """What `ci/release.sh` left in `results`, about `wheel`, made from `base`."""
     with zipfile.ZipFile(wheel) as archive:
         info = json.loads(archive.read(_BUILD_INFO))
@@ -137,6 +141,7 @@ def summarise(wheel: Path, base: Path, results: Path, today: datetime.date) -> R
         library_sha256=library,
         binding="native" if native else "c",
         compiler=str(info["compiler"]),
+        selection=selection,
         tests=read_junit(junit) if junit.is_file() else None,
         gate=read_gate(gate) if gate.is_file() else None,
     )
@@ -169,6 +174,22 @@ def merge(old: Iterable[Result], new: Iterable[Result]) -> list[Result]:
     return sorted({r.key: r for r in [*old, *new]}.values(), key=lambda result: result.key)
 
 
+def check_libraries(results: Iterable[Result]) -> None:
+    """Checks that all Pythons of a release have one library, byte for byte: it has no Python in it.
+
+    Raises `ResultsError`, also for results that were made from different sources of this project.
+    """
+    first: dict[tuple[str, str], Result] = {}
+    for result in results:
+        other = first.setdefault((result.package, result.version), result)
+        if other.library_sha256 != result.library_sha256:
+            raise ResultsError(
+                f"the wheels of {result.package} {result.version} for {other.python_tag} and "
+                f"{result.python_tag} have different libraries; record all Pythons of a release "
+                "from the same sources, compiler and tools"
+            )
+
+
 def to_json(results: Iterable[Result]) -> str:
     """The text of a file of results."""
     entries = [dataclasses.asdict(result) for result in results]
@@ -178,19 +199,20 @@ def to_json(results: Iterable[Result]) -> str:
 def table(results: Iterable[Result]) -> str:
     """The results as a Markdown table."""
     lines = [
-        "| TensorFlow | package | Python | binding | wheel, MiB | added, MiB | tests: passed, "
-        "failed, skipped | gate | date |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| TensorFlow | package | Python | binding | wheel, MiB | added, MiB | tests "
+        "| passed, failed, skipped | gate | date |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
-        tests = "not run"
+        which, tests = "none", "not run"
         if result.tests is not None:
+            which = f"`{result.selection}`" if result.selection else "all"
             tests = ", ".join(str(result.tests[n]) for n in ("passed", "failed", "skipped"))
         lines.append(
             f"| {result.version} | {result.package} | {result.python_tag} "
             f"| {'native module' if result.binding == 'native' else 'C interface'} "
             f"| {result.wheel_bytes / _MIB:.1f} | {result.added_bytes / _MIB:+.1f} "
-            f"| {tests} | {result.gate or 'not run'} | {result.date} |"
+            f"| {which} | {tests} | {result.gate or 'not run'} | {result.date} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -219,6 +241,7 @@ def main(arguments: Sequence[str], root: Path = _ROOT) -> int:
     one = commands.add_parser("summarise", help="write DIR/release.json about one wheel")
     one.add_argument("--wheel", type=Path, required=True, help="the patched wheel")
     one.add_argument("--base", type=Path, required=True, help="the released wheel")
+    one.add_argument("--selection", default="", help="of tests, as pytest's -k takes it")
     one.add_argument("--results", type=Path, required=True, metavar="DIR")
     add = commands.add_parser("record", help=f"put results into {RECORDED}, and the table in step")
     add.add_argument("results", type=Path, nargs="+", metavar="release.json")
@@ -227,7 +250,8 @@ def main(arguments: Sequence[str], root: Path = _ROOT) -> int:
     args = parser.parse_args(arguments)
 
     if args.command == "summarise":
-        result = summarise(args.wheel, args.base, args.results, datetime.date.today())
+        today = datetime.date.today()
+        result = summarise(args.wheel, args.base, args.results, args.selection, today)
         _write(args.results / "release.json", to_json([result]))
         print(table([result]), end="")
         return 0
@@ -235,6 +259,7 @@ def main(arguments: Sequence[str], root: Path = _ROOT) -> int:
     results = read_results(recorded) if recorded.is_file() else []
     if args.command == "record":
         results = merge(results, [r for path in args.results for r in read_results(path)])
+        check_libraries(results)
         _write(recorded, to_json(results))
     before = page.read_text(encoding="utf-8")
     after = with_table(before, table(results))

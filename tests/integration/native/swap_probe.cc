@@ -13,6 +13,9 @@
 //   swap_probe visit DIR
 //     loads DIR with visitors of the CPU allocators registered, unloads it,
 //     trims the pools; prints what the visitors saw.
+//   swap_probe metrics DIR1 DIR2 DIR3
+//     swaps from DIR1 over DIR2 to DIR3, unloads all, trims; prints the pools
+//     and TensorFlow's monitoring registry after each step.
 //
 // REQUEST(S) is raw int32 [requests, kBatch, kFields]. ANSWERS is raw float32
 // [directories, requests, kBatch]: what each version says to each request.
@@ -39,6 +42,8 @@
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/framework/step_stats.pb.h"
 #include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/lib/monitoring/collected_metrics.h"
+#include "tensorflow/core/lib/monitoring/collection_registry.h"
 #include "tensorflow/core/public/session.h"
 #include "tensorflow/core/public/session_options.h"
 
@@ -122,6 +127,8 @@ void PrintState(const std::string& when) {
     if (!first) line += ',';
     first = false;
     line += "{\"name\":" + Quoted(pool.name) +
+            ",\"model_dir\":" + Quoted(pool.model_dir) +
+            ",\"version\":" + Quoted(pool.version) +
             ",\"slot\":" + Quoted(std::string(1, pool.slot)) +
             ",\"state\":" + Quoted(tf_model_pool::PoolStateName(pool.state)) +
             ",\"bytes_in_use\":" + Number(pool.bytes_in_use) +
@@ -129,7 +136,8 @@ void PrintState(const std::string& when) {
             ",\"fallback_bytes\":" + Number(pool.fallback_bytes) +
             ",\"num_tensors\":" + Number(pool.num_tensors) +
             ",\"num_regions\":" + Number(pool.num_regions) +
-            ",\"num_mappings\":" + Number(pool.num_mappings) + "}";
+            ",\"num_mappings\":" + Number(pool.num_mappings) +
+            ",\"prefault_ns\":" + Number(pool.prefault_ns) + "}";
   }
 #endif
   std::printf("%s]}\n", line.c_str());
@@ -396,6 +404,64 @@ int Visit(int argc, char** argv) {
   PrintState("trimmed");
   return 0;
 }
+
+// What TensorFlow's monitoring registry has of the pools now, a line for each
+// metric, as an exporter such as TensorFlow Serving's reads it.
+void PrintMetrics(const std::string& when) {
+  static const std::string kPrefix = "/tensorflow/core/model_pool/";
+  namespace monitoring = tensorflow::monitoring;
+  const auto collected =
+      monitoring::CollectionRegistry::Default()->CollectMetrics({});
+  for (const auto& [name, descriptor] : collected->metric_descriptor_map) {
+    if (name.compare(0, kPrefix.size(), kPrefix) != 0) continue;
+    std::string line = "{\"event\":\"metric\",\"when\":" + Quoted(when) +
+                       ",\"name\":" + Quoted(name.substr(kPrefix.size())) +
+                       ",\"kind\":";
+    line += descriptor->metric_kind == monitoring::MetricKind::kGauge
+                ? "\"gauge\""
+                : "\"counter\"";
+    line += ",\"points\":[";
+    bool first = true;
+    for (const auto& point : collected->point_set_map.at(name)->points) {
+      if (point->value_type != monitoring::ValueType::kInt64) {
+        Fail(name + " is no int64");
+      }
+      if (!first) line += ',';
+      first = false;
+      line +=
+          "{\"value\":" + std::to_string(point->int64_value) + ",\"labels\":{";
+      for (size_t i = 0; i < point->labels.size(); ++i) {
+        if (i > 0) line += ',';
+        line += Quoted(point->labels[i].name) + ":" +
+                Quoted(point->labels[i].value);
+      }
+      line += "}}";
+    }
+    std::printf("%s]}\n", line.c_str());
+  }
+}
+
+int Metrics(int argc, char** argv) {
+  if (argc != 5) Fail("metrics DIR1 DIR2 DIR3");
+  const auto print = [](const std::string& when) {
+    PrintState(when);
+    PrintMetrics(when);
+  };
+  print("before any load");
+  auto first = std::make_unique<Version>(argv[2], 0, 0);
+  print("first loaded");
+  auto second = std::make_unique<Version>(argv[3], 0, 1);
+  first.reset();
+  print("first unloaded");
+  auto third = std::make_unique<Version>(argv[4], 0, 2);
+  print("third loaded");
+  second.reset();
+  third.reset();
+  print("all unloaded");
+  tensorflow::ProcessState::singleton()->TrimModelPools();
+  print("trimmed");
+  return 0;
+}
 #endif
 
 }  // namespace
@@ -406,6 +472,7 @@ int main(int argc, char** argv) {
   if (command == "swap") return Swap(argc, argv);
 #ifndef WITHOUT_MODEL_POOLS
   if (command == "visit") return Visit(argc, argv);
+  if (command == "metrics") return Metrics(argc, argv);
 #endif
-  Fail("expected isolate, swap or visit");
+  Fail("expected isolate, swap, visit or metrics");
 }

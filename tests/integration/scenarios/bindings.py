@@ -13,6 +13,8 @@ from typing import Any
 from support.serving import EagerModel, Scenario, tf_model_pool
 
 _NATIVE = "tf_model_pool._native"
+#: What JSON has to escape, and what is not ASCII.
+_NAME = 'tab\t "quotes" é'
 
 
 def _fields(kind: Any, source: Any) -> dict[str, Any]:
@@ -25,7 +27,7 @@ class Bindings(Scenario):
     MODES = ("system",)
 
     def _load(self) -> dict[int, EagerModel]:
-        directory = self.context.model("exact", copy_to='with "quotes" and \\')
+        directory = self.context.model("exact", copy_to=_NAME)
         return {version: EagerModel(directory / str(version)) for version in (1, 2)}
 
     def both_give_the_same_answers(self) -> None:
@@ -40,7 +42,7 @@ class Bindings(Scenario):
             assert pools == [dataclasses.asdict(pool) for pool in tf_model_pool.pools()]
             totals = _fields(tf_model_pool.Totals, asked.totals())
             assert totals == dataclasses.asdict(tf_model_pool.totals())
-            assert asked.pool_of(address) == 'with "quotes" and \\/2'
+            assert asked.pool_of(address) == f"{_NAME}/2"
             assert asked.pool_of(0) == ""
             assert (asked.status().active, asked.status().reason) == (True, "")
             assert asked.settings() == tf_model_pool.settings()
@@ -66,7 +68,7 @@ class Bindings(Scenario):
             models = self._load()
             assert [pool.version for pool in tf_model_pool.pools()][-2:] == ["1", "2"]
             address = next(iter(models[1].addresses().values()))
-            assert tf_model_pool.pool_of(address) == 'with "quotes" and \\/1'
+            assert tf_model_pool.pool_of(address) == f"{_NAME}/1"
             assert tf_model_pool.totals().num_pools >= 2
             assert tf_model_pool.settings()["TF_MODEL_POOL"] == "on"
             assert _NATIVE not in sys.modules

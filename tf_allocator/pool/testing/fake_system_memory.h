@@ -57,6 +57,7 @@ class FakeSystemMemory : public SystemMemory {
           << "committed twice";
     }
     ++commits_;
+    if (on_commit) on_commit();
     return mapped_.Commit(address, bytes);
   }
 
@@ -97,7 +98,8 @@ class FakeSystemMemory : public SystemMemory {
 
   std::atomic<size_t> max_reserve{kArena};
   std::atomic<bool> refuse_commits{false};
-  std::function<void()> on_decommit;  // set before use
+  std::function<void()> on_commit;  // set before use, as the next one
+  std::function<void()> on_decommit;
 
  private:
   MappedMemory mapped_{{/*huge_pages=*/false, /*prefault=*/false}};

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The distribution for an untouched TensorFlow, and what its preloaded library does.
+
+Made from a small stand-in for a released wheel, with the real `preload.cc`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from packaging.utils import parse_wheel_filename
+
+from support import fake_release
+from support.fake_release import FakeRelease
+from tf_model_pool._version import __version__
+from tf_model_pool.errors import BuildError, CompileError
+from tf_model_pool.wheel import builder, library_only, metadata, releases
+from tf_model_pool.wheel.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = f"{__version__}+tf{fake_release.VERSION}"
+DIST_INFO = f"tf_model_pool-{VERSION}.dist-info"
+PRELOAD = "libtf_model_pool_preload.so"
+LIBRARY = "libtf_model_pool.so"
+
+CMAKE = """
+if(TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL)
+  add_library(tf_model_pool_preload SHARED runtime/preload.cc)
+  target_include_directories(tf_model_pool_preload PRIVATE ..)
+  foreach(name TENSORFLOW_VERSION GET_ALLOCATOR_SYMBOL RESTORE_V2_SYMBOL RESTORE_V1_SYMBOL)
+    target_compile_definitions(tf_model_pool_preload PRIVATE
+      "TF_MODEL_POOL_${name}=\\"${TF_MODEL_POOL_${name}}\\"")
+  endforeach()
+  target_compile_options(tf_model_pool_preload PRIVATE -fno-exceptions -fno-rtti)
+  target_link_options(tf_model_pool_preload PRIVATE %s -s)
+  return()
+endif()
+"""
+ALONE = "-nodefaultlibs -lc"
+TF_VERSION = 'extern "C" const char* TF_Version() { return "%s"; }\n'
+
+#: What the stand-in's functions answer: TensorFlow's own, and ours.
+ORIGINAL = {"device": 7, "restore": 1000 * (3 * 2 + 1) + (5 * 2 + 1)}
+OURS = {"device": 70, "restore": 1000 * (100 + 2) + (200 + 2)}
+
+ASK = """
+import ctypes, json, os, sys
+directory = sys.argv[1]
+framework = ctypes.CDLL(os.path.join(directory, "libtensorflow_framework.so.2"))
+cc = ctypes.CDLL(os.path.join(directory, "libtensorflow_cc.so.2"))
+# The second time the hooks know where they lead.
+for _ in range(2):
+    answer = {"device": framework.ask_device(), "restore": cc.ask_restore(2)}
+print(json.dumps(answer))
+"""
+
+
+def write_project(root: Path, link_options: str = ALONE) -> Path:
+    """The stand-in's sources with the real sources of the library to preload."""
+    project = fake_release.write_project(root)
+    cmake = project / "tf_allocator" / "CMakeLists.txt"
+    head, separator, tail = cmake.read_text(encoding="utf-8").partition("foreach(wanted")
+    cmake.write_text(head + CMAKE % link_options + separator + tail, encoding="utf-8")
+    for name in ("preload.cc", "preload.h"):
+        shutil.copy(ROOT / "tf_allocator" / "runtime" / name, project / "tf_allocator" / "runtime")
+    (project / "python" / "tf_model_pool" / "run.py").write_text("", encoding="utf-8")
+    return project
+
+
+def run_build(wheel: FakeRelease, project: Path) -> Path:
+    request = builder.Request(wheel.input, project, project / "dist", reuse=True, workers=2)
+    return library_only.build(request, Progress(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> FakeRelease:
+    members = fake_release.default_members(tmp_path_factory.mktemp("libraries"))
+    return fake_release.write_wheel(tmp_path_factory.mktemp("released"), members)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, released: FakeRelease) -> Path:
+    return run_build(released, write_project(tmp_path_factory.mktemp("built") / "project"))
+
+
+class Installed(NamedTuple):
+    """The distribution, unpacked, and a stock TensorFlow."""
+
+    package: Path
+    tensorflow: Path
+
+    def ask(self) -> tuple[dict[str, int], str]:
+        """As `ask`, with the library of the distribution."""
+        return ask(self.tensorflow, str(self.package / PRELOAD))
+
+
+def ask(tensorflow: Path, preload: str) -> tuple[dict[str, int], str]:
+    """The functions' answers in a process with `preload`, and its standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(tensorflow)],
+        env={**os.environ, "LD_PRELOAD": preload},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers: dict[str, int] = json.loads(done.stdout)
+    return answers, done.stderr
+
+
+def make_tensorflow(directory: Path, version: str) -> Path:
+    """Libraries as TensorFlow's, which say that they are of `version`."""
+    fake_release.compile_shared(
+        fake_release.FRAMEWORK_SOURCE, directory / "libtensorflow_framework.so.2"
+    )
+    fake_release.compile_shared(
+        fake_release.CC_SOURCE + TF_VERSION % version,
+        directory / "libtensorflow_cc.so.2",
+        ["-Wl,--default-symver"],
+    )
+    return directory
+
+
+@pytest.fixture
+def installed(built: Path, tmp_path: Path) -> Installed:
+    with zipfile.ZipFile(built) as wheel:
+        wheel.extractall(tmp_path / "site")
+    return Installed(
+        tmp_path / "site" / "tf_model_pool",
+        make_tensorflow(tmp_path / "tensorflow", fake_release.VERSION),
+    )
+
+
+# ---- what it contains -------------------------------------------------------------------------
+
+
+def test_the_wheel_verifies_and_is_named_after_project_and_tensorflow(built: Path) -> None:
+    metadata.verify(built)
+    name, version, _, _ = parse_wheel_filename(built.name)
+    assert (name, str(version)) == ("tf-model-pool", VERSION)
+    with zipfile.ZipFile(built) as wheel:
+        text = wheel.read(f"{DIST_INFO}/METADATA").decode()
+    assert f"Requires-Dist: tensorflow-cpu=={fake_release.VERSION}\n" in text
+
+
+def test_it_replaces_nothing_of_tensorflow(built: Path) -> None:
+    with zipfile.ZipFile(built) as wheel:
+        first = {name.partition("/")[0] for name in wheel.namelist()}
+    assert first == {"tf_model_pool", DIST_INFO}
+
+
+def test_library_and_package_are_those_of_the_patched_wheel(built: Path) -> None:
+    (patched,) = built.parent.glob("tensorflow_cpu-*.whl")
+    with zipfile.ZipFile(patched) as theirs, zipfile.ZipFile(built) as ours:
+        assert ours.read(f"tf_model_pool/{LIBRARY}") == theirs.read(f"tensorflow/{LIBRARY}")
+        for name in theirs.namelist():
+            if name.startswith("tf_model_pool/") and not name.endswith("build_info.json"):
+                assert ours.read(name) == theirs.read(name), name
+
+
+def test_headers_that_differ_from_tensorflows_come_along_and_no_others(built: Path) -> None:
+    with zipfile.ZipFile(built) as wheel:
+        headers = {n for n in wheel.namelist() if n.startswith("tf_model_pool/include/")}
+    assert {name.removeprefix("tf_model_pool/include/") for name in headers} == {
+        "xla/tsl/framework/allocator.h",
+        "tensorflow/compiler/xla/tsl/framework/allocator.h",
+        "tensorflow/core/common_runtime/process_state.h",
+        "tf_allocator/pool/pool_stats.h",
+        "tf_allocator/runtime/hooks.h",
+        "tf_allocator/runtime/preload.h",
+    }
+
+
+def test_it_records_the_libraries_that_it_was_made_for(built: Path, released: FakeRelease) -> None:
+    with zipfile.ZipFile(released.path) as wheel:
+        record = metadata.read_record(
+            wheel.read(f"tensorflow_cpu-{fake_release.VERSION}.dist-info/RECORD").decode()
+        )
+    with zipfile.ZipFile(built) as wheel:
+        info = json.loads(wheel.read("tf_model_pool/build_info.json"))
+    assert info["tensorflow_libraries"] == {
+        name: record[name].hash for name in (releases.CC, releases.FRAMEWORK)
+    }
+    assert info["tensorflow_version"] == fake_release.VERSION
+
+
+def test_it_is_not_taken_for_a_patched_wheel_that_is_up_to_date(
+    built: Path, released: FakeRelease
+) -> None:
+    project = built.parents[1]
+    request = builder.Request(released.input, project, project / "dist", reuse=True)
+    assert builder.build(request, Progress(quiet=True)).name.startswith("tensorflow_cpu-")
+
+
+# ---- what cannot be made ----------------------------------------------------------------------
+
+
+def _left_behind(project: Path) -> list[str]:
+    return sorted(p.name for p in (project / "dist").glob("*") if "tensorflow_cpu" not in p.name)
+
+
+def test_a_preloaded_library_that_needs_more_than_the_c_library_is_refused(
+    released: FakeRelease, tmp_path: Path
+) -> None:
+    project = write_project(tmp_path / "project", "-Wl,--no-as-needed -lm")
+    with pytest.raises(BuildError, match=r"libm\.so\.6.* into every process"):
+        run_build(released, project)
+    assert _left_behind(project) == []
+
+
+def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(
+    released: FakeRelease, tmp_path: Path
+) -> None:
+    project = write_project(tmp_path / "project")
+    (project / "tf_allocator" / "runtime" / "preload.cc").write_text("#error no\n")
+    with pytest.raises(CompileError, match="#error no"):
+        run_build(released, project)
+    assert _left_behind(project) == []
+
+
+def test_a_package_without_the_command_that_starts_programs_is_refused(
+    released: FakeRelease, tmp_path: Path
+) -> None:
+    project = write_project(tmp_path / "project")
+    (project / "python" / "tf_model_pool" / "run.py").unlink()
+    with pytest.raises(BuildError, match=r"would lack tf_model_pool/run\.py"):
+        run_build(released, project)
+    assert _left_behind(project) == []
+
+
+# ---- what the preloaded library does ----------------------------------------------------------
+
+
+def test_calls_of_tensorflows_reach_the_library(installed: Installed) -> None:
+    assert installed.ask() == (OURS, "")
+
+
+def test_without_it_nothing_changes(installed: Installed) -> None:
+    assert ask(installed.tensorflow, "") == (ORIGINAL, "")
+
+
+def test_another_version_of_tensorflow_runs_its_own_functions(
+    installed: Installed, tmp_path: Path
+) -> None:
+    other = make_tensorflow(tmp_path / "other", "9.8.1")
+    answers, stderr = ask(other, str(installed.package / PRELOAD))
+    assert answers == ORIGINAL
+    assert stderr == (
+        "tf_model_pool: the preloaded library is for TensorFlow 9.9.0, and this is TensorFlow "
+        "9.8.1; it leaves this process as it is\n"
+    )
+
+
+def test_a_missing_library_leaves_tensorflow_its_own_functions(installed: Installed) -> None:
+    (installed.package / LIBRARY).unlink()
+    answers, stderr = installed.ask()
+    assert answers == ORIGINAL
+    assert LIBRARY in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_a_library_without_the_functions_leaves_tensorflow_its_own(installed: Installed) -> None:
+    fake_release.compile_shared("int nothing;", installed.package / LIBRARY)
+    answers, stderr = installed.ask()
+    assert answers == ORIGINAL
+    assert "does not define the hooks" in stderr
+
+
+PROGRAM = "int main(int argc, char**) { return 40 + argc; }"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["/bin/true"], ["/bin/sh", "-c", "exit 41"], [sys.executable, "-c", "exit(41)"], ["./a.out"]],
+    ids=["true", "shell", "python", "compiled"],
+)
+def test_programs_without_tensorflow_do_not_notice(
+    installed: Installed, tmp_path: Path, command: Sequence[str]
+) -> None:
+    subprocess.run(
+        ["g++", "-x", "c++", "-", "-o", "a.out"], input=PROGRAM, text=True, check=True, cwd=tmp_path
+    )
+
+    def outcome(preload: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "LD_PRELOAD": preload},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert outcome(str(installed.package / PRELOAD)) == outcome("")
