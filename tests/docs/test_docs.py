@@ -19,7 +19,7 @@ DOCUMENTS = sorted(
 )
 
 # The first part of a path that is the repository's own.
-OWN = (r"\.ci", "ci", "docs", "patches", "python", "tests", "tf_allocator")
+OWN = (".ci", "ci", "docs", "patches", "python", "tests", "tf_allocator")
 # A path in backticks, or after `./` in a command.
 OWN_PATH = "(?:" + "|".join(map(re.escape, OWN)) + r")/[\w./+-]*\w"
 PATH = re.compile(r"(?<![\w/.<-])(?:\./)?(" + OWN_PATH + r"|build\.sh)(?![\w*])")

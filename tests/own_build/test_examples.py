@@ -19,6 +19,7 @@ from tf_model_pool.wheel import releases
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs/serving"
+SERVING = ROOT / "docs/serving.md"
 CONFIGS = ("models.config", "platform.config", "monitoring.config")
 PARSER = ROOT / "tests/support/parse_serving_configs.py"
 WORKFLOW = ROOT / ".github/workflows/releases.yml"
@@ -84,7 +85,7 @@ def test_loads_run_in_a_pool_of_their_own_that_all_versions_share(configs: dict[
 def test_prometheus_is_on_where_the_document_looks_for_it(configs: dict[str, Any]) -> None:
     prometheus = configs["monitoring"]["prometheus_config"]
     assert prometheus["enable"] is True
-    assert prometheus["path"] in (ROOT / "docs/serving.md").read_text()
+    assert prometheus["path"] in SERVING.read_text()
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)))
@@ -116,7 +117,7 @@ def test_the_dockerfile_copies_what_is_there_and_from_its_own_stages() -> None:
 
 
 def test_the_dockerfile_starts_the_server_with_the_documented_flags() -> None:
-    document = (ROOT / "docs/serving.md").read_text()
+    document = SERVING.read_text()
     command = document.split("    tensorflow_model_server ")[1].split("\n\n")[0]
     flags = re.compile(r"--(\w+)=([\w/.]+)")
     documented = {name: value.rpartition("/")[2] for name, value in flags.findall(command)}
@@ -138,7 +139,7 @@ def test_the_dockerfile_builds_the_newest_tag() -> None:
 
 
 def test_the_document_has_every_tag_with_its_commit_and_series() -> None:
-    lines = (ROOT / "docs/serving.md").read_text().splitlines()
+    lines = SERVING.read_text().splitlines()
     for pin in pins.SERVING_PINS:
         (row,) = [line for line in lines if line.startswith(f"| {pin.tag} |")]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -148,6 +149,13 @@ def test_the_document_has_every_tag_with_its_commit_and_series() -> None:
         assert ("no release" in cells[2]) != pin.is_release
         if pin.is_release:
             assert pin.tensorflow in cells[2]
+
+
+def test_the_document_asks_for_metrics_that_there_are() -> None:
+    asked = set(re.findall(r":tensorflow:core:model_pool:(\w+)", SERVING.read_text()))
+    declared = (ROOT / "tf_allocator/runtime/metrics.h").read_text()
+    assert asked
+    assert [name for name in sorted(asked) if f"| {name} " not in declared] == []
 
 
 # The workflow. ci/lint.sh holds it against GitHub's schema.
