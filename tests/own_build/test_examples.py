@@ -202,8 +202,19 @@ def test_every_step_is_left_out_where_another_release_is_wanted(job: dict[str, A
     assert [step for step in job["steps"] if "env.WANTED == 'true'" not in step["if"]] == []
 
 
-def test_actions_are_pinned_and_the_workflow_can_write_nothing() -> None:
-    workflow = yaml.safe_load(WORKFLOW.read_text())
-    assert workflow["permissions"] == {"contents": "read"}
-    uses = re.findall(r"uses: (\S+)", WORKFLOW.read_text())
+def test_the_series_are_tried_on_every_release_and_every_tag_of_serving() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/own-builds.yml").read_text())["jobs"]
+    sources = jobs["tensorflow"]["strategy"]["matrix"]["tensorflow"]
+    assert sorted(sources) == sorted(one.version for one in pins.TENSORFLOW_SOURCES)
+    tags = jobs["serving"]["strategy"]["matrix"]["include"]
+    assert {(row["tag"], row["bazel"]) for row in tags} == {
+        (pin.tag, pin.bazel) for pin in pins.SERVING_PINS
+    }
+
+
+@pytest.mark.parametrize("workflow", sorted(WORKFLOW.parent.glob("*.yml")), ids=lambda p: p.name)
+def test_actions_are_pinned_and_a_workflow_can_write_nothing(workflow: Path) -> None:
+    assert yaml.safe_load(workflow.read_text())["permissions"] == {"contents": "read"}
+    uses = re.findall(r"uses: (\S+)", workflow.read_text())
+    assert uses
     assert [action for action in uses if not re.fullmatch(r"actions/[\w-]+@v\d+", action)] == []
