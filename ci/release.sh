@@ -216,7 +216,7 @@ main() {
   mkdir -p "$OUTPUT"
   OUTPUT=$(realpath "$OUTPUT")
   # Results of an earlier run must not be taken for this one's.
-  rm -rf "$OUTPUT/release.json" "$OUTPUT/junit.xml" "$OUTPUT/gate.txt" "$OUTPUT/bench"
+  rm -rf "$OUTPUT/release.json" "$OUTPUT"/junit*.xml "$OUTPUT/gate.txt" "$OUTPUT/bench"
 
   local status=0
   make_tools
