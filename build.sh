@@ -29,6 +29,10 @@ usage: ./build.sh [STAGE]
   patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
                        generate, sources; patches -h
   env                  make the wheel and the environment with it; print its interpreter
+  serving --serving DIR [--revert | --check]
+                       make a TensorFlow Serving checkout build with model pools, or undo that
+  source --tensorflow DIR|TAG [--python-version V] [--dry-run]
+                       build a wheel from TensorFlow's sources, with Bazel
   clean                remove .build/ and dist/
   -h, --help           this text
 
@@ -48,10 +52,14 @@ fail() {
   exit 1
 }
 
-need_python() {
+need_interpreter() {
   command -v "$PYTHON" >/dev/null || fail "$PYTHON not found; install it: apt-get install python3"
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
     || fail "$PYTHON is older than Python 3.10; set PYTHON to a newer one"
+}
+
+need_python() {
+  need_interpreter
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null \
     || fail "$PYTHON cannot make virtual environments; install: apt-get install python3-venv"
 }
@@ -137,15 +145,18 @@ make_env() {
   echo "$key" >"$venv/complete"
 }
 
-# add_extras DIRECTORY EXTRA...: further requirements into an environment of make_env's.
+# add_extras DIRECTORY EXTRA...: further requirements into an environment of make_env's. Those of
+# bench-recorded come without their dependencies, which name a TensorFlow of their own.
 add_extras() {
-  local venv=$1 pins key
+  local venv=$1 pins alone key
   shift
   pins=$(requirements "$@")
-  key=$(digest <<<"$pins")
+  alone=$(requirements bench-recorded)
+  key=$(digest <<<"$pins $alone")
   if [[ -f $venv/complete-extras && $(<"$venv/complete-extras") == "$key" ]]; then return; fi
   echo "install the requirements of the tests into $venv" >&2
   pip_install "$venv" -r /dev/stdin <<<"$pins"
+  pip_install "$venv" --no-deps -r /dev/stdin <<<"$alone"
   echo "$key" >"$venv/complete-extras"
 }
 
@@ -225,8 +236,18 @@ run_tests() {
     TF_MODEL_POOL_PRELOAD_SITE="$PWD/$PRELOAD" "$ENV/bin/python" -m pytest "$@"
 }
 
+# The routes for people's own builds need the standard library alone; their -h says more. Paths
+# are relative to where the caller is.
+own_build() {
+  need_interpreter
+  local root=$PWD
+  cd "$CALLED_FROM"
+  PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool "$@"
+}
+
 main() {
   case ${1:-} in
+    serving | source) own_build "$@" ;;
     -h | --help) usage; return ;;
     clean) rm -rf "$STATE" dist; return ;;
   esac

@@ -34,3 +34,4 @@ fi
 "$VENV/bin/mypy" python/tf_model_pool
 "$VENV/bin/clang-format" --dry-run --Werror "${cxx[@]}"
 "$VENV/bin/shellcheck" "${shell[@]}"
+"$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -28,6 +28,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "stats": ("tf_model_pool.stats", "show the pools of a process, as text or JSON"),
     "bench": ("tf_model_pool.bench.command", "measure requests while a model is updated"),
+    "serving": (
+        "tf_model_pool.own_build.serving_command",
+        "make a TensorFlow Serving checkout build with model pools",
+    ),
+    "source": (
+        "tf_model_pool.own_build.source_command",
+        "build a TensorFlow wheel with model pools from sources, with Bazel",
+    ),
     "patches": (
         "tf_model_pool.patches.command",
         "move, check and try the patch series for a TensorFlow of one's own",

@@ -9,7 +9,6 @@ offset, since the wheel of a release never changes.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from unidiff.errors import UnidiffParseError
 from unidiff.patch import Hunk, PatchedFile, PatchSet
 
 from tf_model_pool.errors import HeaderPatchError
+from tf_model_pool.own_build import series
+from tf_model_pool.own_build.errors import SeriesError
 
 #: Directory in TensorFlow's sources -> directories below tensorflow/include/. The first must
 #: have the header, the others may. The longest matching source directory counts.
@@ -27,8 +28,6 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
 }
 #: What the series adds for a build of TensorFlow; a wheel gets these headers from the checkout.
 _OWN_SOURCES = "tf_allocator/"
-#: What a series may list: a patch beside it, or one that several releases share.
-_ENTRY = re.compile(r"(\.\./shared/)?[A-Za-z0-9][A-Za-z0-9._+-]*\.patch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,31 +41,11 @@ class HeaderChange:
 
 
 def read_series(directory: Path) -> tuple[Path, ...]:
-    """The patches that `directory/series` lists, in its order.
-
-    A line is the name of a patch in `directory`, or `../shared/NAME.patch`. Raises
-    `HeaderPatchError` for anything else, and for a patch that does not exist or lies elsewhere.
-    """
-    series = directory / "series"
-    if not series.is_file():
-        raise HeaderPatchError(f"there is no patch series {series}")
-    patches = []
-    for raw in series.read_text(encoding="utf-8").splitlines():
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        if not _ENTRY.fullmatch(line):
-            raise HeaderPatchError(
-                f"{series} lists {line!r}; expected NAME.patch or ../shared/NAME.patch"
-            )
-        shared, _, name = line.rpartition("/")
-        patch = directory.parent / "shared" / name if shared else directory / name
-        if not patch.is_file():
-            raise HeaderPatchError(f"{series} lists {line}, which does not exist")
-        if not patch.resolve().is_relative_to(directory.parent.resolve()):
-            raise HeaderPatchError(f"{series} lists {line}, which leads out of {directory.parent}")
-        patches.append(patch)
-    return tuple(patches)
+    """The patches that `directory/series` lists, in its order. Raises `HeaderPatchError`."""
+    try:
+        return series.read_series(directory)
+    except SeriesError as error:
+        raise HeaderPatchError(str(error)) from error
 
 
 def wheel_paths(source_path: str) -> tuple[str, ...]:
