@@ -61,7 +61,9 @@ def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> Non
     rows = [line for line in (checkout / matrix.PAGE).read_text().splitlines() if "2." in line]
     assert "| 2.20.0 | tensorflow-cpu | cp311 | native module | 250.0 | +1.0 |" in rows[0]
     assert rows[0].endswith("| `onednn` | 100, 0, 1 | passed | 2026-02-03 |")
-    assert rows[1].endswith("| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |")
+    assert rows[1].endswith(
+        "| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |"
+    )
 
 
 def test_a_table_that_is_not_in_step_is_found_and_mended(checkout: Path) -> None:

@@ -125,7 +125,9 @@ def summarise(
     with zipfile.ZipFile(wheel) as archive:
         info = json.loads(archive.read(_BUILD_INFO))
         library = hashlib.sha256(archive.read(_LIBRARY)).hexdigest()
-        native = any(name.startswith("tf_model_pool/_native.cpython") for name in archive.namelist())
+        native = any(
+            name.startswith("tf_model_pool/_native.cpython") for name in archive.namelist()
+        )
     junit, gate = results / "junit.xml", results / "gate.txt"
     package, _, python_tag = wheel.name.split("-")[:3]
     return Result(
