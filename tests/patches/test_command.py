@@ -47,7 +47,7 @@ def test_files_that_are_not_those_of_the_series_are_noted(
     edit(project.source, SOURCE, "// line 0\n", "// line 0\n// line 0.5\n")
     assert patches("check", "--source", project.source) == 0
     assert capsys.readouterr().err == (
-        f"note: {SOURCE} is not the one that the series was made from\n"
+        f"note: {SOURCE} is another version than the series was made from; it fits\n"
     )
 
 

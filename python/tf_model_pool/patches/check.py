@@ -151,7 +151,6 @@ def source_findings(one: series.Series, source: Path) -> Findings:
     In the files that the series was made from it fits exactly. In others lines may have moved.
     """
     problems: list[str] = []
-    notes: list[str] = []
     try:
         tree = series.read_tree(source, one.changed_files)
         others = {
@@ -159,7 +158,6 @@ def source_findings(one: series.Series, source: Path) -> Findings:
             for path, expected in one.first_hashes().items()
             if blob_hash(tree[path].encode("utf-8")) != expected
         }
-        notes += [f"{path} is not the one that the series was made from" for path in sorted(others)]
         for change in one.changes:
             tree = series.apply([change], tree)
             found = blob_hash(tree[change.path].encode("utf-8"))
@@ -170,7 +168,11 @@ def source_findings(one: series.Series, source: Path) -> Findings:
                 )
         again = checkout.export_again(one, source)
     except PatchError as error:
-        return Findings((*problems, str(error)), tuple(notes))
+        return Findings((*problems, str(error)))
+    notes = (
+        f"{path} is another version than the series was made from; it fits"
+        for path in sorted(others)
+    )
     for patch, text in zip(one.patches, again, strict=True):
         same = patch.text == text
         if others.intersection(change.path for change in patch.changes):

@@ -213,15 +213,14 @@ def export_series(
                 )
         elif path.parent != directory:
             shared = path.read_text(encoding="ascii")
-            if without_positions(shared) == without_positions(text):
-                # The same change of this release's files, which have other lines elsewhere.
-                text = shared
-        if path.parent != directory and path.is_file() and path.read_text() != text:
-            raise PatchError(
-                f"the commit {patch.subject!r} differs from {path.relative_to(project)}, which "
-                f"other releases share: copy that file to patches/{release}/, list the copy in its "
-                "series, and export again"
-            )
+            if without_positions(shared) != without_positions(text):
+                raise PatchError(
+                    f"the commit {patch.subject!r} differs from {path.relative_to(project)}, which "
+                    f"other releases share: copy that file to patches/{release}/, list the copy in "
+                    "its series, and export again"
+                )
+            # The same change of this release's files, which may have other lines elsewhere.
+            text = shared
         if path in writes:
             raise PatchError(f"two commits have the subject {patch.subject!r}")
         writes[path] = text

@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "import":
         one = series.read(root, args.release)
         for path in checkout.import_series(args.checkout, one):
-            print(f"note: {path} is not the one that the series was made from", file=sys.stderr)
+            print(
+                f"note: {path} is another version than the series was made from; it fits",
+                file=sys.stderr,
+            )
         print(f"{len(one.patches)} commits on {args.checkout}")
     elif args.action == "export":
         for name in checkout.export_series(args.checkout, project, args.release, args.base):
