@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import tf_model_pool
 from support.children import Places, run_to_end
 from support.modes import child_environment
 from support.native import Report
@@ -42,6 +43,13 @@ def load(probe: Path) -> RunLoad:
         return Report([json.loads(line) for line in output.splitlines()])
 
     return run
+
+
+@pytest.fixture(scope="module")
+def wrapped() -> bool:
+    """Whether this wheel has RestoreSession in front of TensorFlow's: not for every release."""
+    replaced = tf_model_pool.build_info()["replaced_functions"]
+    return "tensorflow::RestoreSession" in {function["name"] for function in replaced}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,11 @@ def test_pools_hold_what_they_hold_when_the_graph_restores(
     assert [line["direct_restores"] for line in graph.of("load")] == [0] * len(directories)
 
 
-def test_only_restores_that_do_more_than_assign_run_the_graph(direct: Report) -> None:
+def test_only_restores_that_do_more_than_assign_run_the_graph(
+    direct: Report, wrapped: bool
+) -> None:
+    if not wrapped:
+        pytest.skip("this release is restored by the graph (docs/reference.md)")
     done, run = 0, 0
     for line, why in zip(direct.of("load"), PLANS.values(), strict=True):
         assert (line["direct_restores"] > done) == (not why), line
@@ -102,13 +114,13 @@ def test_only_restores_that_do_more_than_assign_run_the_graph(direct: Report) ->
 
 
 def test_a_bundle_without_its_graph_is_restored_by_the_graph(
-    load: RunLoad, places: Places, by_graph: Report
+    load: RunLoad, places: Places, by_graph: Report, wrapped: bool
 ) -> None:
     directory = places.models / "ctr" / "1"
     report = load(directory, kind="lite")
     (line,) = report.of("load")
     assert (line["status"], line["direct_restores"]) == ("OK", 0)
-    assert line["reason"] == "the graph is no longer there"
+    assert line["reason"] == ("the graph is no longer there" if wrapped else "")
     expected = [c for c in _contents(by_graph, "pool") if c["model"] == str(directory)]
     assert _contents(report, "pool") == expected
 

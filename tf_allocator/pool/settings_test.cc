@@ -36,6 +36,8 @@ TEST(SettingsTest, DefaultsApplyWhereNothingIsSet) {
   EXPECT_EQ(settings.retain, Settings::Retain::kStandby);
   EXPECT_TRUE(settings.huge_pages);
   EXPECT_TRUE(settings.prefault);
+  EXPECT_EQ(settings.load_priority, Settings::LoadPriority::kLow);
+  EXPECT_TRUE(settings.direct_restore);
 }
 
 TEST(SettingsTest, SwitchesAreReadEachFromItsOwnVariable) {
@@ -46,6 +48,18 @@ TEST(SettingsTest, SwitchesAreReadEachFromItsOwnVariable) {
   EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_HUGE_PAGES", "off"}}).prefault);
   EXPECT_FALSE(Parsed({{"TF_MODEL_POOL_PREFAULT", "off"}}).prefault);
   EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_PREFAULT", "off"}}).enabled);
+  EXPECT_FALSE(
+      Parsed({{"TF_MODEL_POOL_DIRECT_RESTORE", "off"}}).direct_restore);
+  EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_DIRECT_RESTORE", "off"}}).prefault);
+}
+
+TEST(SettingsTest, LoadPriorityIsAWord) {
+  const auto read = [](const char* word) {
+    return Parsed({{"TF_MODEL_POOL_LOAD_PRIORITY", word}}).load_priority;
+  };
+  EXPECT_EQ(read("normal"), Settings::LoadPriority::kNormal);
+  EXPECT_EQ(read("low"), Settings::LoadPriority::kLow);
+  EXPECT_EQ(read("idle"), Settings::LoadPriority::kIdle);
 }
 
 TEST(SettingsTest, SlotsAreReadWithinTheirBounds) {
@@ -76,7 +90,9 @@ TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
   const Variables all = {
       {"TF_MODEL_POOL", "off"},           {"TF_MODEL_POOL_SLOTS", "7"},
       {"TF_MODEL_POOL_LIMIT_MB", "4096"}, {"TF_MODEL_POOL_RETAIN", "30"},
-      {"TF_MODEL_POOL_HUGE_PAGES", "on"}, {"TF_MODEL_POOL_PREFAULT", "off"}};
+      {"TF_MODEL_POOL_HUGE_PAGES", "on"}, {"TF_MODEL_POOL_PREFAULT", "off"},
+      {"TF_MODEL_POOL_LOAD_PRIORITY", "idle"},
+      {"TF_MODEL_POOL_DIRECT_RESTORE", "off"}};
   EXPECT_EQ(Parsed(all).ToMap(), all);
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_RETAIN"), "standby");
   EXPECT_EQ(Parsed({{"TF_MODEL_POOL_RETAIN", "release"}})
@@ -130,6 +146,7 @@ TEST_P(MalformedSettingTest, IsNamedWithItsValueAndWhatIsAllowed) {
 constexpr char kOnOff[] = "\"on\" or \"off\"";
 constexpr char kSlots[] = "from 1 to 26";
 constexpr char kLimit[] = "from 1 to 67108864";
+constexpr char kPriority[] = "\"normal\", \"low\" or \"idle\"";
 constexpr char kRetain[] =
     "\"standby\", \"release\" or a whole number of seconds";
 
@@ -148,7 +165,16 @@ INSTANTIATE_TEST_SUITE_P(
                       Malformed{"TF_MODEL_POOL_HUGE_PAGES", "always", kOnOff},
                       Malformed{"TF_MODEL_POOL_PREFAULT", "", kOnOff},
                       Malformed{"TF_MODEL_POOL_PREFAULT", "Off", kOnOff},
-                      Malformed{"TF_MODEL_POOL_PREFAULT", "0", kOnOff}));
+                      Malformed{"TF_MODEL_POOL_PREFAULT", "0", kOnOff},
+                      Malformed{"TF_MODEL_POOL_DIRECT_RESTORE", "no", kOnOff}));
+
+INSTANTIATE_TEST_SUITE_P(
+    LoadPriority, MalformedSettingTest,
+    ::testing::Values(Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "", kPriority},
+                      Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "Low", kPriority},
+                      Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "10", kPriority},
+                      Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "idle ",
+                                kPriority}));
 
 INSTANTIATE_TEST_SUITE_P(
     Slots, MalformedSettingTest,

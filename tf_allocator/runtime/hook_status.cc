@@ -7,10 +7,8 @@
 
 #include <cstring>
 #include <type_traits>
-#include <vector>
 
 #include "tensorflow/core/common_runtime/threadpool_device.h"
-#include "tf_allocator/runtime/load_hook.h"
 #include "tf_allocator/runtime/preload.h"
 #include "tf_allocator/runtime/restore_hook.h"
 
@@ -83,15 +81,6 @@ std::string WhyNotCalled(const WrappedFunction& function) {
          " was not patched, and the library was not preloaded";
 }
 
-std::vector<const WrappedFunction*> WrappedFunctions() {
-  const auto restore = WrappedRestoreFunctions();
-  std::vector<const WrappedFunction*> all(restore.begin(), restore.end());
-#ifdef TF_MODEL_POOL_RESTORE_SESSION_OFFSET
-  all.push_back(&WrappedRestoreSession());
-#endif
-  return all;
-}
-
 struct LibrarySearch {
   const char* name;
   uintptr_t base;
@@ -124,7 +113,7 @@ std::string UnboundHooks() {
     unbound += what;
   };
   if (!GetAllocatorIsOurs()) add("ThreadPoolDevice::GetAllocator");
-  for (const WrappedFunction* function : WrappedFunctions()) {
+  for (const WrappedFunction* function : WrappedRestoreFunctions()) {
     std::string why = WhyNotCalled(*function);
     if (why.empty()) FindOriginal(*function, &why);
     if (!why.empty()) add(std::string(function->what) + " (" + why + ")");

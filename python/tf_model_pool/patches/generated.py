@@ -16,16 +16,29 @@ from tf_model_pool.patches.patch import AUTHOR_LINE, DATE_LINE, FROM_LINE, NO_FI
 NAME = "generated-tf_allocator.patch"
 DIRECTORY = "tf_allocator"
 _LAYERS = ("pool", "runtime")
-#: What only a released binary needs: functions in front of TensorFlow's own, their look-up, and
-#: what the Python package calls.
+#: What only a released binary needs: functions in front of TensorFlow's own, their look-up,
+#: loading without the restore graph (the series does not change loader.cc), and what the Python
+#: package calls.
 BINARY_ONLY = frozenset(
     {
         "runtime/c_interface.cc",
         "runtime/c_interface.h",
+        "runtime/direct_restore.cc",
+        "runtime/direct_restore.h",
         "runtime/hook_status.cc",
+        "runtime/load_hook.cc",
+        "runtime/load_hook.h",
+        "runtime/load_session.cc",
+        "runtime/load_session.h",
+        "runtime/load_thread.cc",
+        "runtime/load_thread.h",
+        "runtime/load_totals.cc",
+        "runtime/load_totals.h",
         "runtime/preload.cc",
         "runtime/preload.h",
         "runtime/restore_hook.cc",
+        "runtime/restore_plan.cc",
+        "runtime/restore_plan.h",
         "runtime/restore_hook.h",
         "runtime/threadpool_device_hook.cc",
     }

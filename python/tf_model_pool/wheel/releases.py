@@ -32,6 +32,8 @@ class ReplacedFunction:
             one, TensorFlow reaches the function by address and would never see ours.
         keeps_original: name of the CMake variables that get the original's address and first
             bytes, so that ours can call it; "" where it is replaced for good.
+        in_series: whether the patch series changes it too; what it leaves alone is not replaced
+            where patched sources are tried.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ReplacedFunction:
     prefix: str
     relocations: frozenset[str]
     keeps_original: str = ""
+    in_series: bool = True
 
 
 _CALLED_THROUGH_PLT = frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"})
@@ -64,13 +67,17 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
         relocations=_CALLED_THROUGH_PLT,
         keeps_original="TF_MODEL_POOL_RESTORE_V1",
     ),
-    ReplacedFunction(
-        name="tensorflow::RestoreSession",
-        library=FRAMEWORK,
-        prefix="_ZN10tensorflow14RestoreSessionE",
-        relocations=_CALLED_THROUGH_PLT,
-        keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
-    ),
+)
+
+#: Loads without the restore graph, on threads that yield to requests. All releases from 2.15 on
+#: bind it like this; it is replaced in those on which the suite ran with it.
+RESTORE_SESSION = ReplacedFunction(
+    name="tensorflow::RestoreSession",
+    library=FRAMEWORK,
+    prefix="_ZN10tensorflow14RestoreSessionE",
+    relocations=_CALLED_THROUGH_PLT,
+    keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
+    in_series=False,
 )
 
 
@@ -135,6 +142,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.21.0",
         patches="v2.21",
         compile_flags=_CXX11_ABI,
+        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION),
         wheels=_x86_64_wheels(
             "2.21.0",
             _MANYLINUX_2_27,

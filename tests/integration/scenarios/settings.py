@@ -359,6 +359,7 @@ class _Malformed(_Settings):
             "TF_MODEL_POOL_RETAIN": ("standby", "release", "second"),
             "TF_MODEL_POOL_HUGE_PAGES": ("on", "off"),
             "TF_MODEL_POOL_PREFAULT": ("on", "off"),
+            "TF_MODEL_POOL_LOAD_PRIORITY": ("normal", "low", "idle"),
         }[variable]
 
 
@@ -421,3 +422,8 @@ def _huge_bytes(address: int) -> int:
 
 def _flags(address: int) -> list[str]:
     return _smaps_field(address, "VmFlags").split()
+
+
+class MalformedLoadPriority(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_LOAD_PRIORITY=10",)
+    MODES = ("onednn",)
