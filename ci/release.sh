@@ -129,6 +129,11 @@ make_tools() {
   local pins
   pins=$(requirements build bench)
   make_env "$TOOLS" "$TOOLS_PYTHON" "$pins" -r <(echo "$pins")
+  if [[ " ${BENCH_ARGUMENTS[*]} " == *" --recorded "* ]]; then
+    # Its protos alone: it names a TensorFlow of its own.
+    "$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+      -r <(requirements bench-recorded) >&2
+  fi
 }
 
 # Before anything is installed: is there such a wheel?
@@ -211,7 +216,7 @@ main() {
   mkdir -p "$OUTPUT"
   OUTPUT=$(realpath "$OUTPUT")
   # Results of an earlier run must not be taken for this one's.
-  rm -rf "$OUTPUT/release.json" "$OUTPUT/junit.xml" "$OUTPUT/gate.txt" "$OUTPUT/bench"
+  rm -rf "$OUTPUT/release.json" "$OUTPUT"/junit*.xml "$OUTPUT/gate.txt" "$OUTPUT/bench"
 
   local status=0
   make_tools

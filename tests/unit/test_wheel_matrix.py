@@ -14,7 +14,13 @@ import pytest
 from tf_model_pool.wheel import matrix, releases
 
 ROOT = Path(__file__).resolve().parents[2]
-JUNIT = '<testsuites><testsuite tests="9" failures="1" errors="1" skipped="2"/></testsuites>'
+JUNIT = """<testsuites><testsuite>
+<testcase classname="a" name="good"/>
+<testcase classname="a" name="bad"><failure/></testcase>
+<testcase classname="b" name="bad"><error/></testcase>
+<testcase classname="b" name="left out"><skipped/></testcase>
+</testsuite></testsuites>"""
+LATER = '<testsuite><testcase classname="b" name="bad"/></testsuite>'
 PAGE = f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n"
 
 SAMPLE = matrix.Result(
@@ -61,7 +67,9 @@ def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> Non
     rows = [line for line in (checkout / matrix.PAGE).read_text().splitlines() if "2." in line]
     assert "| 2.20.0 | tensorflow-cpu | cp311 | native module | 250.0 | +1.0 |" in rows[0]
     assert rows[0].endswith("| `onednn` | 100, 0, 1 | passed | 2026-02-03 |")
-    assert rows[1].endswith("| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |")
+    assert rows[1].endswith(
+        "| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |"
+    )
 
 
 def test_a_table_that_is_not_in_step_is_found_and_mended(checkout: Path) -> None:
@@ -83,10 +91,20 @@ def test_the_page_around_the_table_stays(checkout: Path) -> None:
 def test_a_junit_file_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "junit.xml"
     path.write_text(JUNIT)
-    assert matrix.read_junit(path) == {"passed": 5, "failed": 2, "skipped": 2}
+    assert matrix.read_junit(path) == {"passed": 1, "failed": 2, "skipped": 1}
 
 
-@pytest.mark.parametrize("text", ["", "<testsuites>", "<testsuites/>", "<testsuite tests='x'/>"])
+def test_a_later_run_of_a_test_counts_in_the_place_of_the_first(tmp_path: Path) -> None:
+    first, second = tmp_path / "junit.xml", tmp_path / "junit-2.xml"
+    first.write_text(JUNIT)
+    second.write_text(LATER)
+    assert matrix.read_junit(first, second) == {"passed": 2, "failed": 1, "skipped": 1}
+    assert matrix.read_junit(second, first)["failed"] == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<testsuites>", "<testsuites/>", "<testsuite><testcase/></testsuite>"]
+)
 def test_a_junit_file_without_tests_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "junit.xml"
     path.write_text(text)
@@ -132,7 +150,7 @@ def test_pythons_of_a_release_with_different_libraries_are_not_recorded(checkout
 
 
 def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
-    # GIVEN a wheel without a native module, a test run, and no benchmark
+    # GIVEN a wheel without a native module, a test run and a later one, and no benchmark
     wheel = tmp_path / SAMPLE.wheel
     info = {
         "tensorflow_version": "2.20.0",
@@ -145,6 +163,7 @@ def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
         archive.writestr("tensorflow/libtf_model_pool.so", "library")
     (tmp_path / "base.whl").write_bytes(b"released")
     (tmp_path / "junit.xml").write_text(JUNIT)
+    (tmp_path / "junit-2.xml").write_text(LATER)
     # WHEN
     today = datetime.date(2026, 1, 2)
     found = matrix.summarise(wheel, tmp_path / "base.whl", tmp_path, "onednn", today)
@@ -153,7 +172,7 @@ def test_a_wheel_is_summed_up_with_what_was_run(tmp_path: Path) -> None:
     assert (found.binding, found.gate, found.date) == ("c", None, "2026-01-02")
     assert found.selection == "onednn"
     assert found.added_bytes == wheel.stat().st_size - len(b"released")
-    assert found.tests == {"passed": 5, "failed": 2, "skipped": 2}
+    assert found.tests == {"passed": 2, "failed": 1, "skipped": 1}
 
 
 # ---- the repository's own results ---------------------------------------------------------------

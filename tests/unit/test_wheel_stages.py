@@ -60,7 +60,12 @@ def test_the_default_release_has_a_wheel_for_every_package() -> None:
 @pytest.mark.parametrize(
     ("version", "python_tag", "machine", "match"),
     [
-        ("1.15.0", PYTHON_TAG, "x86_64", r"TensorFlow 1.15.0 is not supported; supported: 2.21.0, .*2\.15\.1"),
+        (
+            "1.15.0",
+            PYTHON_TAG,
+            "x86_64",
+            r"TensorFlow 1.15.0 is not supported; supported: 2.21.0, .*2\.15\.1",
+        ),
         ("2.21.0", "cp27", "x86_64", "no released wheel is known .* for cp27 on x86_64"),
         ("2.21.0", PYTHON_TAG, "s390x", "on s390x; known: .*manylinux_2_27_x86_64"),
         ("2.15.1", "cp313", "x86_64", r"2\.15\.1 for cp313 .*; known: tensorflow-2\.15\.1-cp310"),
@@ -239,7 +244,9 @@ def test_what_was_named_and_is_something_else_is_an_error(tmp_path: Path) -> Non
     include = write_headers(tmp_path / "include", 98)
     program = write_interpreter(tmp_path / "python", "cp398", include)
     pypy = write_interpreter(tmp_path / "pypy", "cp399", include, "pypy")
-    with pytest.raises(UnsupportedWheelError, match=r"cpython 3\.98; a cp399 wheel needs CPython 3"):
+    with pytest.raises(
+        UnsupportedWheelError, match=r"cpython 3\.98; a cp399 wheel needs CPython 3"
+    ):
         toolchain.python_for("cp399", interpreter=program)
     with pytest.raises(UnsupportedWheelError, match=r"is pypy 3\.99"):
         toolchain.python_for("cp399", interpreter=pypy)

@@ -31,7 +31,16 @@ from tf_model_pool.errors import (
     HeaderPatchError,
     SymbolError,
 )
-from tf_model_pool.wheel import archive, builder, elf, headers, metadata, releases, source, toolchain
+from tf_model_pool.wheel import (
+    archive,
+    builder,
+    elf,
+    headers,
+    metadata,
+    releases,
+    source,
+    toolchain,
+)
 from tf_model_pool.wheel.progress import Progress
 
 BUILT_VERSION = f"{fake_release.VERSION}+modelpool.{__version__}"

@@ -19,6 +19,7 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,22 +92,31 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_junit(path: Path) -> dict[str, int]:
-    """Counts of `passed`, `failed` and `skipped` in a JUnit file. Raises `ResultsError`."""
-    try:
-        root = ElementTree.parse(path).getroot()
-        suites = [root] if root.tag == "testsuite" else root.findall("testsuite")
-        totals = {
-            name: sum(int(suite.attrib[name]) for suite in suites)
-            for name in ("tests", "failures", "errors", "skipped")
-        }
-    except (OSError, ElementTree.ParseError, KeyError, ValueError) as error:
-        raise ResultsError(f"{path} is not a readable JUnit file: {error!r}") from error
-    if not totals["tests"]:
-        raise ResultsError(f"{path} has no tests")
-    failed = totals["failures"] + totals["errors"]
-    passed = totals["tests"] - failed - totals["skipped"]
-    return {"passed": passed, "failed": failed, "skipped": totals["skipped"]}
+def read_junit(*paths: Path) -> dict[str, int]:
+    """Counts of `passed`, `failed` and `skipped` in JUnit files. Raises `ResultsError`.
+
+    A test that is in several files counts once, as in the last of them.
+    """
+    outcomes: dict[tuple[str, str], str] = {}
+    for path in paths:
+        try:
+            cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+            found = {
+                (case.attrib["classname"], case.attrib["name"]): _outcome(case) for case in cases
+            }
+        except (OSError, ElementTree.ParseError, KeyError) as error:
+            raise ResultsError(f"{path} is not a readable JUnit file: {error!r}") from error
+        if not found:
+            raise ResultsError(f"{path} has no tests")
+        outcomes |= found
+    counts = Counter(outcomes.values())
+    return {name: counts[name] for name in ("passed", "failed", "skipped")}
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed"
+    return "passed" if case.find("skipped") is None else "skipped"
 
 
 def read_gate(path: Path) -> str:
@@ -121,12 +131,18 @@ def read_gate(path: Path) -> str:
 def summarise(
     wheel: Path, base: Path, results: Path, selection: str, today: datetime.date
 ) -> Result:
-    """What `ci/release.sh` left in `results`, about `wheel`, made from `base`."""
+    """What `ci/release.sh` left in `results`, about `wheel`, made from `base`.
+
+    Further files `junit-*.xml` are later runs of a part of the tests.
+    """
     with zipfile.ZipFile(wheel) as archive:
         info = json.loads(archive.read(_BUILD_INFO))
         library = hashlib.sha256(archive.read(_LIBRARY)).hexdigest()
-        native = any(name.startswith("tf_model_pool/_native.cpython") for name in archive.namelist())
-    junit, gate = results / "junit.xml", results / "gate.txt"
+        native = any(
+            name.startswith("tf_model_pool/_native.cpython") for name in archive.namelist()
+        )
+    junit = sorted(results.glob("junit*.xml"), key=lambda path: path.stem)
+    gate = results / "gate.txt"
     package, _, python_tag = wheel.name.split("-")[:3]
     return Result(
         package=package.replace("_", "-"),
@@ -142,7 +158,7 @@ def summarise(
         binding="native" if native else "c",
         compiler=str(info["compiler"]),
         selection=selection,
-        tests=read_junit(junit) if junit.is_file() else None,
+        tests=read_junit(*junit) if junit else None,
         gate=read_gate(gate) if gate.is_file() else None,
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C interface answers as the native module does, and the package works over it alone."""
+"""The C interface answers as the native module does, the package works over it alone, ABI flags."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from support.serving import EagerModel, Scenario, tf_model_pool
 
@@ -51,6 +53,11 @@ class Bindings(Scenario):
         (standby,) = [p for p in _c_interface.list_pools() if p.state == "standby"]
         assert _c_interface.trim() >= standby.bytes_reserved > 0
         assert native.trim() == 0
+
+    def the_library_was_compiled_with_the_flags_of_this_tensorflow(self) -> None:
+        flags = tf.sysconfig.get_compile_flags()
+        abi = {flag for flag in flags if not flag.startswith(("-I", "--std"))}
+        assert set(tf_model_pool.build_info()["compile_flags"].split()) == abi
 
     def a_package_without_a_native_module_works(self) -> None:
         # GIVEN the package as a wheel without the module installs it
