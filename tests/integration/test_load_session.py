@@ -168,7 +168,8 @@ def test_a_damaged_checkpoint_gives_tensorflows_own_error(
 
 
 @pytest.mark.parametrize(
-    ("setting", "policy", "nice"), [("normal", "other", 0), ("low", "other", 10), ("idle", "idle", 0)]
+    ("setting", "policy", "nice"),
+    [("normal", "other", 0), ("low", "other", 10), ("idle", "idle", 0)],
 )
 def test_loads_run_at_the_priority_that_is_set(
     setting: str, policy: str, nice: int, probe: Path

@@ -266,8 +266,8 @@ absl::Status SavedModelVersion::LoadSteps(PhaseRecorder* recorder) {
   if (restore_session == nullptr) {
     return absl::NotFoundError("no library defines tensorflow::RestoreSession");
   }
-  TF_BENCH_RETURN_IF_ERROR(restore_session(
-      run_options, bundle_.meta_graph_def, directory_, &observed));
+  TF_BENCH_RETURN_IF_ERROR(restore_session(run_options, bundle_.meta_graph_def,
+                                           directory_, &observed));
   initialize();
   observed.reset();
 

@@ -87,12 +87,14 @@ TEST(SettingsTest, RetainIsAWordOrSeconds) {
 }
 
 TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
-  const Variables all = {
-      {"TF_MODEL_POOL", "off"},           {"TF_MODEL_POOL_SLOTS", "7"},
-      {"TF_MODEL_POOL_LIMIT_MB", "4096"}, {"TF_MODEL_POOL_RETAIN", "30"},
-      {"TF_MODEL_POOL_HUGE_PAGES", "on"}, {"TF_MODEL_POOL_PREFAULT", "off"},
-      {"TF_MODEL_POOL_LOAD_PRIORITY", "idle"},
-      {"TF_MODEL_POOL_DIRECT_RESTORE", "off"}};
+  const Variables all = {{"TF_MODEL_POOL", "off"},
+                         {"TF_MODEL_POOL_SLOTS", "7"},
+                         {"TF_MODEL_POOL_LIMIT_MB", "4096"},
+                         {"TF_MODEL_POOL_RETAIN", "30"},
+                         {"TF_MODEL_POOL_HUGE_PAGES", "on"},
+                         {"TF_MODEL_POOL_PREFAULT", "off"},
+                         {"TF_MODEL_POOL_LOAD_PRIORITY", "idle"},
+                         {"TF_MODEL_POOL_DIRECT_RESTORE", "off"}};
   EXPECT_EQ(Parsed(all).ToMap(), all);
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_RETAIN"), "standby");
   EXPECT_EQ(Parsed({{"TF_MODEL_POOL_RETAIN", "release"}})
@@ -170,11 +172,11 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     LoadPriority, MalformedSettingTest,
-    ::testing::Values(Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "", kPriority},
-                      Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "Low", kPriority},
-                      Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "10", kPriority},
-                      Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "idle ",
-                                kPriority}));
+    ::testing::Values(
+        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "", kPriority},
+        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "Low", kPriority},
+        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "10", kPriority},
+        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "idle ", kPriority}));
 
 INSTANTIATE_TEST_SUITE_P(
     Slots, MalformedSettingTest,

@@ -66,10 +66,10 @@ class LoadSession : public Session {
     return status;
   }
 
-  absl::Status RunCallable(
-      CallableHandle handle, const std::vector<Tensor>& feeds,
-      std::vector<Tensor>* fetches, RunMetadata* metadata,
-      const thread::ThreadPoolOptions& pools) override {
+  absl::Status RunCallable(CallableHandle handle,
+                           const std::vector<Tensor>& feeds,
+                           std::vector<Tensor>* fetches, RunMetadata* metadata,
+                           const thread::ThreadPoolOptions& pools) override {
     if (pending_.count(handle) > 0) {
       return RunCallable(handle, feeds, fetches, metadata);
     }

@@ -22,14 +22,16 @@ using RestoreV1 = decltype(&RestoreTensor);
 
 const WrappedFunction& WrappedV2() {
   static const WrappedFunction function = {
-      "RestoreTensorsV2", kCcLibrary, reinterpret_cast<const void*>(&RestoreTensorsV2),
+      "RestoreTensorsV2", kCcLibrary,
+      reinterpret_cast<const void*>(&RestoreTensorsV2),
       TF_MODEL_POOL_RESTORE_V2_OFFSET, TF_MODEL_POOL_RESTORE_V2_CODE};
   return function;
 }
 
 const WrappedFunction& WrappedV1() {
   static const WrappedFunction function = {
-      "RestoreTensor", kCcLibrary, reinterpret_cast<const void*>(&RestoreTensor),
+      "RestoreTensor", kCcLibrary,
+      reinterpret_cast<const void*>(&RestoreTensor),
       TF_MODEL_POOL_RESTORE_V1_OFFSET, TF_MODEL_POOL_RESTORE_V1_CODE};
   return function;
 }

@@ -10,8 +10,10 @@
 //   to run, ahead of any request that shares them.
 // - Nearly always that graph says no more than "assign tensor K to variable V"
 //   for each variable. Where it does, it is a plan, and nothing has to be run.
-// - Whatever else a graph does, however little (a cast, a slice, a hash table, a
-//   reference variable), it is no plan, and TensorFlow runs it as it always did.
+// - Whatever else a graph does, however little (a cast, a slice, a hash table,
+// a
+//   reference variable), it is no plan, and TensorFlow runs it as it always
+//   did.
 
 #ifndef TF_ALLOCATOR_RUNTIME_RESTORE_PLAN_H_
 #define TF_ALLOCATOR_RUNTIME_RESTORE_PLAN_H_

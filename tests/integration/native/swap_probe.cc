@@ -434,8 +434,7 @@ void PrintContents(const std::string& directory, tensorflow::Session* session) {
     if (node.op() != "VarHandleOp") continue;
     const std::string& name = node.attr().at("shared_name").s();
     tensorflow::Var* variable = nullptr;
-    if (!resources
-             ->Lookup(resources->default_container(), name, &variable)
+    if (!resources->Lookup(resources->default_container(), name, &variable)
              .ok()) {
       continue;
     }
