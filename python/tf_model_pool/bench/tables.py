@@ -98,6 +98,7 @@ def overview(result: Mapping[str, Any], group: str) -> tuple[list[str], list[lis
     header = [
         "configuration",
         "rounds",
+        "update takes, s",
         "steady p50",
         "steady p99.9",
         "update p50",
@@ -121,6 +122,7 @@ def overview(result: Mapping[str, Any], group: str) -> tuple[list[str], list[lis
             [
                 name,
                 str(s["rounds"]),
+                number(_median(s["per_update"]["seconds"])),
                 number(_median(w["steady"]["p50"])),
                 _value(s, "steady", "p99.9"),
                 number(_median(w["update"]["p50"])),
