@@ -105,7 +105,8 @@ def test_replaced_functions_are_undefined_in_tensorflow_and_defined_in_ours(
     ours = elf.Library(libraries / OURS, OURS)
     theirs = {name: elf.Library(libraries / name, name) for name in EDITED}
     replaced = build_info["replaced_functions"]
-    assert len(replaced) == len(releases.REPLACED_FUNCTIONS)
+    expected = releases.find_release(build_info["tensorflow_version"]).functions
+    assert {function["name"] for function in replaced} == {f.name for f in expected}
     for function in replaced:
         assert ours.defines(function["symbol"])
         assert not any(library.defines(function["symbol"]) for library in theirs.values())
@@ -177,7 +178,14 @@ def test_patched_headers_compile_with_the_flags_of_the_installed_package(tmp_pat
 
 
 def test_pip_finds_nothing_missing() -> None:
-    subprocess.run([sys.executable, "-m", "pip", "check"], check=True)
+    found = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
+    )
+    # The protos of recorded requests are installed without what they name: a TensorFlow under
+    # another distribution's name.
+    expected = ("tensorflow-serving-api ", "No broken requirements found.")
+    missing = [line for line in found.stdout.splitlines() if not line.startswith(expected)]
+    assert missing == []
 
 
 def test_the_installed_files_are_those_of_record(contents: zipfile.ZipFile) -> None:
