@@ -18,6 +18,7 @@
 #include "tensorflow/core/platform/tstring.h"
 #include "tensorflow/core/protobuf/config.pb.h"
 #include "tensorflow/core/public/session_options.h"
+#include "tf_allocator/runtime/forwarding_session.h"
 
 namespace tf_model_pool {
 namespace bench {
@@ -47,23 +48,26 @@ RestoreSessionFunction FindRestoreSession() {
     if (!status.ok()) return status;          \
   } while (false)
 
-// Stands in front of a session while TensorFlow's RestoreSession works, which
-// restores and then initializes in one call, to see where one ends and the
-// other begins.
-class ObservedSession : public Session {
+// Stands in front of a session to see where TensorFlow's RestoreSession, which
+// restores and then initializes in one call, ends the one and begins the other.
+class ObservedSession : public tensorflow::ForwardingSession {
  public:
-  ObservedSession(Session* session, std::string restore_op,
-                  std::function<void()> restored)
-      : session_(session),
-        restore_op_(std::move(restore_op)),
-        restored_(std::move(restored)) {}
+  ObservedSession(std::unique_ptr<Session> session, std::string restore_op)
+      : ForwardingSession(session.get()),
+        owned_(std::move(session)),
+        restore_op_(std::move(restore_op)) {}
+
+  // Until this is called again, `restored` is called after the restore.
+  void Observe(std::function<void()> restored) {
+    restored_ = std::move(restored);
+  }
 
   absl::Status MakeCallable(const tensorflow::CallableOptions& options,
                             CallableHandle* handle) override {
     const bool restores =
         options.target_size() == 1 && options.target(0) == restore_op_;
-    if (!restores) restored_();
-    const absl::Status status = session_->MakeCallable(options, handle);
+    if (!restores && restored_) restored_();
+    const absl::Status status = session()->MakeCallable(options, handle);
     if (restores && status.ok()) {
       restoring_ = true;
       restore_callable_ = *handle;
@@ -71,51 +75,18 @@ class ObservedSession : public Session {
     return status;
   }
   absl::Status ReleaseCallable(CallableHandle handle) override {
-    const absl::Status status = session_->ReleaseCallable(handle);
+    const absl::Status status = session()->ReleaseCallable(handle);
     if (restoring_ && handle == restore_callable_) {
       restoring_ = false;
-      restored_();
+      if (restored_) restored_();
     }
     return status;
   }
-  absl::Status RunCallable(CallableHandle handle,
-                           const std::vector<Tensor>& feeds,
-                           std::vector<Tensor>* fetches,
-                           tensorflow::RunMetadata* metadata) override {
-    return session_->RunCallable(handle, feeds, fetches, metadata);
-  }
-  absl::Status RunCallable(
-      CallableHandle handle, const std::vector<Tensor>& feeds,
-      std::vector<Tensor>* fetches, tensorflow::RunMetadata* metadata,
-      const tensorflow::thread::ThreadPoolOptions& pools) override {
-    return session_->RunCallable(handle, feeds, fetches, metadata, pools);
-  }
-  absl::Status Run(const std::vector<std::pair<std::string, Tensor>>& inputs,
-                   const std::vector<std::string>& outputs,
-                   const std::vector<std::string>& targets,
-                   std::vector<Tensor>* tensors) override {
-    return session_->Run(inputs, outputs, targets, tensors);
-  }
-  absl::Status Create(const tensorflow::GraphDef& graph) override {
-    return session_->Create(graph);
-  }
-  absl::Status Extend(const tensorflow::GraphDef& graph) override {
-    return session_->Extend(graph);
-  }
-  absl::Status ListDevices(
-      std::vector<tensorflow::DeviceAttributes>* devices) override {
-    return session_->ListDevices(devices);
-  }
-  absl::Status LocalDeviceManager(
-      const tensorflow::DeviceMgr** devices) override {
-    return session_->LocalDeviceManager(devices);
-  }
-  absl::Status Close() override { return session_->Close(); }
 
  private:
-  Session* const session_;
+  const std::unique_ptr<Session> owned_;
   const std::string restore_op_;
-  const std::function<void()> restored_;
+  std::function<void()> restored_;
   bool restoring_ = false;
   CallableHandle restore_callable_ = 0;
 };
@@ -259,17 +230,20 @@ absl::Status SavedModelVersion::LoadSteps(PhaseRecorder* recorder) {
     run_options.set_inter_op_thread_pool(
         shared_.server.session_run_load_threadpool_index);
   }
-  std::unique_ptr<Session> observed = std::make_unique<ObservedSession>(
-      bundle_.session.get(),
-      bundle_.meta_graph_def.saver_def().restore_op_name(), initialize);
+  auto observed = std::make_unique<ObservedSession>(
+      std::move(bundle_.session),
+      bundle_.meta_graph_def.saver_def().restore_op_name());
+  ObservedSession* const observer = observed.get();
+  observer->Observe(initialize);
+  bundle_.session = std::move(observed);
   static const RestoreSessionFunction restore_session = FindRestoreSession();
   if (restore_session == nullptr) {
     return absl::NotFoundError("no library defines tensorflow::RestoreSession");
   }
   TF_BENCH_RETURN_IF_ERROR(restore_session(run_options, bundle_.meta_graph_def,
-                                           directory_, &observed));
+                                           directory_, &bundle_.session));
   initialize();
-  observed.reset();
+  observer->Observe(nullptr);
 
   recorder->Begin(Phase::kWarmUp);
   TF_BENCH_RETURN_IF_ERROR(FindSignature());

@@ -6,16 +6,21 @@
 #include <utility>
 #include <vector>
 
+#include "tensorflow/cc/saved_model/constants.h"
+#include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/framework/device.h"
 #include "tensorflow/core/framework/tensor.h"
-#include "tensorflow/core/platform/logging.h"
+#include "tensorflow/core/platform/path.h"
 #include "tensorflow/core/platform/tstring.h"
+#include "tf_allocator/pool/model_identity.h"
 #include "tf_allocator/runtime/direct_restore.h"
+#include "tf_allocator/runtime/forwarding_session.h"
 #include "tf_allocator/runtime/load_thread.h"
 #include "tf_allocator/runtime/load_totals.h"
 #include "tf_allocator/runtime/process_settings.h"
 #include "tf_allocator/runtime/restore_plan.h"
+#include "tf_allocator/runtime/warm_up_session.h"
 
 namespace tensorflow {
 namespace {
@@ -24,11 +29,11 @@ namespace {
 constexpr int kCallingThread = -1;
 
 // Stands in front of a session for as long as RestoreSession works on it.
-class LoadSession : public Session {
+class LoadSession : public ForwardingSession {
  public:
   // `graph` is the session's, or empty where the caller no longer has it.
   LoadSession(Session* session, const GraphDef& graph, bool direct)
-      : session_(session), graph_(graph), direct_(direct) {}
+      : ForwardingSession(session), graph_(graph), direct_(direct) {}
 
   absl::Status MakeCallable(const CallableOptions& options,
                             CallableHandle* handle) override {
@@ -43,7 +48,7 @@ class LoadSession : public Session {
       pending_.emplace(*handle, std::move(pending));
       return absl::OkStatus();
     }
-    return session_->MakeCallable(changed, handle);
+    return session()->MakeCallable(changed, handle);
   }
 
   absl::Status RunCallable(CallableHandle handle,
@@ -52,17 +57,17 @@ class LoadSession : public Session {
                            RunMetadata* metadata) override {
     const auto it = pending_.find(handle);
     if (it == pending_.end()) {
-      return session_->RunCallable(handle, feeds, fetches, metadata);
+      return session()->RunCallable(handle, feeds, fetches, metadata);
     }
     const std::string why = Restore(it->second.plan, feeds);
     if (why.empty()) return absl::OkStatus();
     tf_model_pool::CountGraphRestore(why);
     // TensorFlow's own, and its own words for what is wrong.
     CallableHandle real;
-    absl::Status status = session_->MakeCallable(it->second.options, &real);
+    absl::Status status = session()->MakeCallable(it->second.options, &real);
     if (!status.ok()) return status;
-    status = session_->RunCallable(real, feeds, fetches, metadata);
-    session_->ReleaseCallable(real).IgnoreError();
+    status = session()->RunCallable(real, feeds, fetches, metadata);
+    session()->ReleaseCallable(real).IgnoreError();
     return status;
   }
 
@@ -73,42 +78,13 @@ class LoadSession : public Session {
     if (pending_.count(handle) > 0) {
       return RunCallable(handle, feeds, fetches, metadata);
     }
-    return session_->RunCallable(handle, feeds, fetches, metadata, pools);
+    return session()->RunCallable(handle, feeds, fetches, metadata, pools);
   }
 
   absl::Status ReleaseCallable(CallableHandle handle) override {
     if (pending_.erase(handle) > 0) return absl::OkStatus();
-    return session_->ReleaseCallable(handle);
+    return session()->ReleaseCallable(handle);
   }
-
-  absl::Status Create(const GraphDef& graph) override {
-    return session_->Create(graph);
-  }
-  absl::Status Extend(const GraphDef& graph) override {
-    return session_->Extend(graph);
-  }
-  absl::Status Run(const std::vector<std::pair<std::string, Tensor>>& inputs,
-                   const std::vector<std::string>& outputs,
-                   const std::vector<std::string>& targets,
-                   std::vector<Tensor>* tensors) override {
-    return session_->Run(inputs, outputs, targets, tensors);
-  }
-  absl::Status Run(const RunOptions& run_options,
-                   const std::vector<std::pair<std::string, Tensor>>& inputs,
-                   const std::vector<std::string>& outputs,
-                   const std::vector<std::string>& targets,
-                   std::vector<Tensor>* tensors,
-                   RunMetadata* metadata) override {
-    return session_->Run(run_options, inputs, outputs, targets, tensors,
-                         metadata);
-  }
-  absl::Status ListDevices(std::vector<DeviceAttributes>* devices) override {
-    return session_->ListDevices(devices);
-  }
-  absl::Status LocalDeviceManager(const DeviceMgr** devices) override {
-    return session_->LocalDeviceManager(devices);
-  }
-  absl::Status Close() override { return session_->Close(); }
 
  private:
   struct Pending {
@@ -138,7 +114,7 @@ class LoadSession : public Session {
       return "the checkpoint's prefix is not a string";
     }
     const DeviceMgr* manager = nullptr;
-    const absl::Status status = session_->LocalDeviceManager(&manager);
+    const absl::Status status = session()->LocalDeviceManager(&manager);
     if (!status.ok()) return status.ToString();
     const std::vector<Device*> devices = manager->ListDevices();
     if (devices.size() != 1 || devices[0]->device_type() != DEVICE_CPU) {
@@ -151,13 +127,29 @@ class LoadSession : public Session {
     return why;
   }
 
-  Session* const session_;
   const GraphDef& graph_;
   const bool direct_;
   // TensorFlow's handles are not negative.
   CallableHandle last_handle_ = 0;
   std::map<CallableHandle, Pending> pending_;
 };
+
+// For a SavedModelBundleLite, whose graph has gone into the session.
+bool ReadAgain(const MetaGraphDef& meta_graph, const std::string& export_dir,
+               MetaGraphDef* read) {
+  const auto& tags = meta_graph.meta_info_def().tags();
+  return ReadMetaGraphDefFromSavedModel(export_dir, {tags.begin(), tags.end()},
+                                        read)
+      .ok();
+}
+
+// The name of the pool that the version's variables are in.
+std::string NameOf(const std::string& export_dir) {
+  return tf_model_pool::IdentityFromCheckpointPrefix(
+             io::JoinPath(export_dir, kSavedModelVariablesDirectory,
+                          kSavedModelVariablesFilename))
+      .Name();
+}
 
 }  // namespace
 
@@ -171,10 +163,19 @@ absl::Status RestoreSessionForPools(
   }
   absl::Status status;
   tf_model_pool::RunAtLoadPriority([&] {
+    MetaGraphDef read_again;
+    const GraphDef* graph = &meta_graph.graph_def();
+    if (graph->node_size() == 0 && settings.direct_restore &&
+        ReadAgain(meta_graph, export_dir, &read_again)) {
+      graph = &read_again.graph_def();
+    }
     std::unique_ptr<Session> front = std::make_unique<LoadSession>(
-        session->get(), meta_graph.graph_def(), settings.direct_restore);
+        session->get(), *graph, settings.direct_restore);
     status = restore_session(run_options, meta_graph, export_dir, &front);
   });
+  if (status.ok()) {
+    *session = NewWarmUpSession(std::move(*session), NameOf(export_dir));
+  }
   return status;
 }
 

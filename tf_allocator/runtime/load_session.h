@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // RestoreSession, the part of LoadSavedModel that restores variables and runs
-// init ops, done in a way that requests do not notice.
+// init ops, and the warm-up after it, done in a way that requests do not
+// notice.
 
 #ifndef TF_ALLOCATOR_RUNTIME_LOAD_SESSION_H_
 #define TF_ALLOCATOR_RUNTIME_LOAD_SESSION_H_
@@ -29,6 +30,7 @@ using RestoreSessionFunction =
 //   is not run either. TF_MODEL_POOL_DIRECT_RESTORE=off runs both.
 // - What is run runs on that same thread, not on the inter-op threads that
 //   requests share, unless `run_options` names a pool other than the first.
+// - `*session` is one that is warmed up as it is loaded (warm_up_session.h).
 // The result, logs and metrics are those of `restore_session`.
 absl::Status RestoreSessionForPools(
     const RestoreSessionFunction& restore_session,

@@ -27,6 +27,11 @@ void CountGraphRestore(const std::string& why) {
   Totals().last_graph_restore_reason = why;
 }
 
+void CountColdVersion() {
+  const std::lock_guard<std::mutex> lock(mu);
+  ++Totals().cold_versions;
+}
+
 LoadTotals GetLoadTotals() {
   const std::lock_guard<std::mutex> lock(mu);
   return Totals();

@@ -15,9 +15,13 @@ void CountDirectRestore();
 // A restore or init op that TensorFlow ran, and why.
 void CountGraphRestore(const std::string& why);
 
+// A version that served a request that it had not been warmed up for.
+void CountColdVersion();
+
 struct LoadTotals {
   uint64_t direct_restores = 0;
   uint64_t graph_restores = 0;
+  uint64_t cold_versions = 0;
   std::string last_graph_restore_reason;
 };
 LoadTotals GetLoadTotals();

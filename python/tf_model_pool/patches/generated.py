@@ -25,6 +25,7 @@ BINARY_ONLY = frozenset(
         "runtime/c_interface.h",
         "runtime/direct_restore.cc",
         "runtime/direct_restore.h",
+        "runtime/forwarding_session.h",
         "runtime/hook_status.cc",
         "runtime/load_hook.cc",
         "runtime/load_hook.h",
@@ -41,6 +42,8 @@ BINARY_ONLY = frozenset(
         "runtime/restore_plan.h",
         "runtime/restore_hook.h",
         "runtime/threadpool_device_hook.cc",
+        "runtime/warm_up_session.cc",
+        "runtime/warm_up_session.h",
     }
 )
 #: What no library ships.
