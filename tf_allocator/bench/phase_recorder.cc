@@ -38,7 +38,6 @@ void PhaseRecorder::Begin(Phase phase) {
   running_ = true;
   record_.phase = phase;
   process_ = ReadProcessCounters();
-  thread_ = ReadThreadCounters();
   record_.begin_ns = MonotonicNs() - zero_ns_;
   for (const PlannedStall& stall : stalls_) {
     if (stall.phase != phase) continue;
@@ -56,12 +55,9 @@ void PhaseRecorder::End() {
   if (!running_) return;
   running_ = false;
   record_.end_ns = MonotonicNs() - zero_ns_;
-  const ThreadCounters thread = ReadThreadCounters();
   const ProcessCounters process = ReadProcessCounters();
   record_.minor_faults = process.minor_faults - process_.minor_faults;
   record_.major_faults = process.major_faults - process_.major_faults;
-  record_.thread_cpu_ns = thread.cpu_ns - thread_.cpu_ns;
-  record_.runqueue_ns = thread.runqueue_ns - thread_.runqueue_ns;
   log_->Add(record_);
 }
 

@@ -69,7 +69,6 @@ class PhaseRecorder {
   bool running_ = false;
   PhaseRecord record_;
   ProcessCounters process_;
-  ThreadCounters thread_;
 };
 
 }  // namespace bench

@@ -27,9 +27,7 @@ void RunLog::AddTo(const Config& config, JsonValue* result) const {
                                           {"begin_ns", r.begin_ns},
                                           {"end_ns", r.end_ns},
                                           {"minor_faults", r.minor_faults},
-                                          {"major_faults", r.major_faults},
-                                          {"thread_cpu_ns", r.thread_cpu_ns},
-                                          {"runqueue_ns", r.runqueue_ns}});
+                                          {"major_faults", r.major_faults}});
               }));
   result->Set("updates", List(updates_, [&](const UpdateRecord& r) {
                 return JsonValue::Object(

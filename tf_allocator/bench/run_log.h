@@ -20,8 +20,7 @@ namespace tf_model_pool {
 namespace bench {
 
 // Faults are the process's, because TensorFlow's own threads do much of the
-// work of a phase; CPU time and run-queue wait are the thread's that loads or
-// unloads.
+// work of a phase.
 struct PhaseRecord {
   int model = 0;
   int version = 0;
@@ -30,8 +29,6 @@ struct PhaseRecord {
   int64_t end_ns = 0;
   int64_t minor_faults = 0;
   int64_t major_faults = 0;
-  int64_t thread_cpu_ns = 0;
-  int64_t runqueue_ns = 0;
 };
 
 struct UpdateRecord {

@@ -2,8 +2,6 @@
 
 #include "tf_allocator/bench/saved_model_version.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -11,7 +9,7 @@
 #include <utility>
 
 #include "tensorflow/cc/saved_model/loader.h"
-#include "tensorflow/cc/saved_model/reader.h"
+#include "tensorflow/core/common_runtime/session_factory.h"
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/platform/env.h"
 #include "tensorflow/core/platform/threadpool.h"
@@ -30,43 +28,80 @@ using tensorflow::Tensor;
 // RunOptions.inter_op_thread_pool: run in the caller's thread.
 constexpr int kCallersThread = -1;
 
-using RestoreSessionFunction = decltype(&tensorflow::RestoreSession);
-
-// Looked up and not linked: a patched wheel's libtensorflow_framework.so.2
-// leaves this function to libtf_model_pool.so, which the driver must not need.
-RestoreSessionFunction FindRestoreSession() {
-  return reinterpret_cast<RestoreSessionFunction>(
-      dlsym(RTLD_DEFAULT,
-            "_ZN10tensorflow14RestoreSessionERKNS_10RunOptionsERKNS_"
-            "12MetaGraphDefERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaI"
-            "cEEEPSt10unique_ptrINS_7SessionESt14default_deleteISF_EE"));
-}
-
 #define TF_BENCH_RETURN_IF_ERROR(expression)  \
   do {                                        \
     const absl::Status status = (expression); \
     if (!status.ok()) return status;          \
   } while (false)
 
-// Stands in front of a session to see where TensorFlow's RestoreSession, which
-// restores and then initializes in one call, ends the one and begins the other.
-class ObservedSession : public tensorflow::ForwardingSession {
+// Tells the phases of the load that the calling thread makes with
+// LoadSavedModel from what that does to its session.
+class LoadObserver {
  public:
-  ObservedSession(std::unique_ptr<Session> session, std::string restore_op)
-      : ForwardingSession(session.get()),
-        owned_(std::move(session)),
-        restore_op_(std::move(restore_op)) {}
+  LoadObserver(PhaseRecorder* recorder,
+               const tensorflow::SavedModelBundle& bundle)
+      : recorder_(recorder),
+        bundle_(bundle),
+        self_(std::make_shared<LoadObserver*>(this)) {
+    current_ = self_;
+    recorder_->Begin(Phase::kImport);
+  }
+  ~LoadObserver() {
+    *self_ = nullptr;
+    current_.reset();
+  }
+  LoadObserver(const LoadObserver&) = delete;
+  LoadObserver& operator=(const LoadObserver&) = delete;
 
-  // Until this is called again, `restored` is called after the restore.
-  void Observe(std::function<void()> restored) {
-    restored_ = std::move(restored);
+  // The calling thread's. Null inside as soon as its load has ended.
+  static std::shared_ptr<LoadObserver*> Current() { return current_; }
+
+  const std::string& restore_op() const {
+    return bundle_.meta_graph_def.saver_def().restore_op_name();
+  }
+  void Imported() { Enter(Phase::kImport, Phase::kRestore); }
+  // At the latest when the load has ended: not every load restores, and not
+  // every restore is run by the session.
+  void Restored() {
+    Imported();
+    Enter(Phase::kRestore, Phase::kInit);
   }
 
+ private:
+  void Enter(Phase from, Phase to) {
+    if (phase_ != from) return;
+    phase_ = to;
+    recorder_->Begin(to);
+  }
+
+  static thread_local std::shared_ptr<LoadObserver*> current_;
+  PhaseRecorder* const recorder_;
+  const tensorflow::SavedModelBundle& bundle_;
+  const std::shared_ptr<LoadObserver*> self_;
+  Phase phase_ = Phase::kImport;
+};
+
+thread_local std::shared_ptr<LoadObserver*> LoadObserver::current_;
+
+class ObservedSession : public tensorflow::ForwardingSession {
+ public:
+  ObservedSession(std::unique_ptr<Session> session,
+                  std::shared_ptr<LoadObserver*> observer)
+      : ForwardingSession(session.get()),
+        owned_(std::move(session)),
+        observer_(std::move(observer)) {}
+
+  absl::Status Create(const tensorflow::GraphDef& graph) override {
+    const absl::Status status = session()->Create(graph);
+    if (LoadObserver* observer = Observer()) observer->Imported();
+    return status;
+  }
   absl::Status MakeCallable(const tensorflow::CallableOptions& options,
                             CallableHandle* handle) override {
-    const bool restores =
-        options.target_size() == 1 && options.target(0) == restore_op_;
-    if (!restores && restored_) restored_();
+    LoadObserver* const observer = Observer();
+    const bool restores = observer != nullptr && options.target_size() == 1 &&
+                          options.target(0) == observer->restore_op();
+    if (observer != nullptr && !restores) observer->Restored();
     const absl::Status status = session()->MakeCallable(options, handle);
     if (restores && status.ok()) {
       restoring_ = true;
@@ -76,20 +111,52 @@ class ObservedSession : public tensorflow::ForwardingSession {
   }
   absl::Status ReleaseCallable(CallableHandle handle) override {
     const absl::Status status = session()->ReleaseCallable(handle);
-    if (restoring_ && handle == restore_callable_) {
-      restoring_ = false;
-      if (restored_) restored_();
+    LoadObserver* const observer = Observer();
+    if (observer != nullptr && restoring_ && handle == restore_callable_) {
+      observer->Restored();
     }
     return status;
   }
 
  private:
+  LoadObserver* Observer() const {
+    return observer_ == nullptr ? nullptr : *observer_;
+  }
+
   const std::unique_ptr<Session> owned_;
-  const std::string restore_op_;
-  std::function<void()> restored_;
+  const std::shared_ptr<LoadObserver*> observer_;
   bool restoring_ = false;
   CallableHandle restore_callable_ = 0;
 };
+
+// SessionOptions.target of the driver's sessions.
+constexpr char kObserved[] = "swap_driver://observed";
+
+class ObservedSessionFactory : public tensorflow::SessionFactory {
+ public:
+  bool AcceptsOptions(const tensorflow::SessionOptions& options) override {
+    return options.target == kObserved;
+  }
+  absl::Status NewSession(const tensorflow::SessionOptions& options,
+                          Session** session) override {
+    tensorflow::SessionOptions plain = options;
+    plain.target.clear();
+    Session* made = nullptr;
+    TF_BENCH_RETURN_IF_ERROR(tensorflow::NewSession(plain, &made));
+    *session = new ObservedSession(std::unique_ptr<Session>(made),
+                                   LoadObserver::Current());
+    return absl::OkStatus();
+  }
+};
+
+void RegisterObservedSessions() {
+  static const bool registered = [] {
+    tensorflow::SessionFactory::Register("SWAP_DRIVER",
+                                         new ObservedSessionFactory);
+    return true;
+  }();
+  (void)registered;
+}
 
 template <typename T>
 double Sum(const Tensor& tensor) {
@@ -146,6 +213,7 @@ double SumOf(const Tensor& tensor) {
 
 tensorflow::SessionOptions SessionOptionsOf(const ServerConfig& server) {
   tensorflow::SessionOptions options;
+  options.target = kObserved;
   auto& config = options.config;
   config.set_intra_op_parallelism_threads(server.intra_op_parallelism_threads);
   config.set_inter_op_parallelism_threads(server.inter_op_parallelism_threads);
@@ -205,45 +273,23 @@ std::string SavedModelVersion::Load(PhaseRecorder* recorder) {
   return status.ok() ? "" : status.ToString();
 }
 
-// What LoadSavedModel does, step by step, and then TensorFlow Serving's
-// warm-up.
+// LoadSavedModel, and then TensorFlow Serving's warm-up.
 absl::Status SavedModelVersion::LoadSteps(PhaseRecorder* recorder) {
   const std::unordered_set<std::string> tags(shared_.model.tags.begin(),
                                              shared_.model.tags.end());
-  recorder->Begin(Phase::kImport);
-  TF_BENCH_RETURN_IF_ERROR(tensorflow::ReadMetaGraphDefFromSavedModel(
-      directory_, tags, &bundle_.meta_graph_def));
-  TF_BENCH_RETURN_IF_ERROR(tensorflow::ReadSavedModelDebugInfoIfPresent(
-      directory_, &bundle_.debug_info));
-  TF_BENCH_RETURN_IF_ERROR(tensorflow::LoadMetagraphIntoSession(
-      SessionOptionsOf(shared_.server), bundle_.meta_graph_def,
-      &bundle_.session));
-
-  recorder->Begin(Phase::kRestore);
-  bool initializing = false;
-  const auto initialize = [&] {
-    if (!initializing) recorder->Begin(Phase::kInit);
-    initializing = true;
-  };
   tensorflow::RunOptions run_options;
   if (shared_.server.session_run_load_threadpool_index >= 0) {
     run_options.set_inter_op_thread_pool(
         shared_.server.session_run_load_threadpool_index);
   }
-  auto observed = std::make_unique<ObservedSession>(
-      std::move(bundle_.session),
-      bundle_.meta_graph_def.saver_def().restore_op_name());
-  ObservedSession* const observer = observed.get();
-  observer->Observe(initialize);
-  bundle_.session = std::move(observed);
-  static const RestoreSessionFunction restore_session = FindRestoreSession();
-  if (restore_session == nullptr) {
-    return absl::NotFoundError("no library defines tensorflow::RestoreSession");
+  RegisterObservedSessions();
+  {
+    LoadObserver observer(recorder, bundle_);
+    TF_BENCH_RETURN_IF_ERROR(
+        tensorflow::LoadSavedModel(SessionOptionsOf(shared_.server),
+                                   run_options, directory_, tags, &bundle_));
+    observer.Restored();
   }
-  TF_BENCH_RETURN_IF_ERROR(restore_session(run_options, bundle_.meta_graph_def,
-                                           directory_, &bundle_.session));
-  initialize();
-  observer->Observe(nullptr);
 
   recorder->Begin(Phase::kWarmUp);
   TF_BENCH_RETURN_IF_ERROR(FindSignature());

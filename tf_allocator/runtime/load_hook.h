@@ -3,12 +3,16 @@
 #ifndef TF_ALLOCATOR_RUNTIME_LOAD_HOOK_H_
 #define TF_ALLOCATOR_RUNTIME_LOAD_HOOK_H_
 
+#include <vector>
+
 #include "tf_allocator/runtime/hook_status.h"
 
 namespace tensorflow {
 
-// RestoreSession.
-const WrappedFunction& WrappedRestoreSession();
+// Those of TensorFlow's functions that load SavedModels which this release
+// calls by name: RestoreSession in all, and around it LoadSavedModelInternal or
+// LoadMetagraphIntoSession.
+std::vector<const WrappedFunction*> WrappedLoadFunctions();
 
 }  // namespace tensorflow
 

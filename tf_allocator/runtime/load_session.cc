@@ -2,13 +2,16 @@
 
 #include "tf_allocator/runtime/load_session.h"
 
+#include <cstring>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "tensorflow/cc/saved_model/constants.h"
 #include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
+#include "tensorflow/core/common_runtime/session_factory.h"
 #include "tensorflow/core/framework/device.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/platform/path.h"
@@ -143,6 +146,26 @@ bool ReadAgain(const MetaGraphDef& meta_graph, const std::string& export_dir,
       .ok();
 }
 
+// Begins SessionOptions.target of sessions that LoadForPools makes; the rest is
+// the target that its caller wants.
+constexpr char kOnWaitingThread[] = "tf_model_pool://on_waiting_thread/";
+
+class OnWaitingThread : public SessionFactory {
+ public:
+  bool AcceptsOptions(const SessionOptions& options) override {
+    return absl::StartsWith(options.target, kOnWaitingThread);
+  }
+  absl::Status NewSession(const SessionOptions& options,
+                          Session** session) override {
+    SessionOptions plain = options;
+    plain.target.erase(0, std::strlen(kOnWaitingThread));
+    absl::Status status;
+    tf_model_pool::RunOnWaitingThread(
+        [&] { status = tensorflow::NewSession(plain, session); });
+    return status;
+  }
+};
+
 // The name of the pool that the version's variables are in.
 std::string NameOf(const std::string& export_dir) {
   return tf_model_pool::IdentityFromCheckpointPrefix(
@@ -176,6 +199,25 @@ absl::Status RestoreSessionForPools(
   if (status.ok()) {
     *session = NewWarmUpSession(std::move(*session), NameOf(export_dir));
   }
+  return status;
+}
+
+absl::Status LoadForPools(
+    const SessionOptions& options,
+    const std::function<absl::Status(const SessionOptions&)>& load) {
+  const bool inside_another = absl::StartsWith(options.target, kOnWaitingThread);
+  if (!tf_model_pool::ProcessSettings().enabled || inside_another) {
+    return load(options);
+  }
+  static const bool registered = [] {
+    SessionFactory::Register("TF_MODEL_POOL_LOAD", new OnWaitingThread);
+    return true;
+  }();
+  (void)registered;
+  SessionOptions changed = options;
+  changed.target = kOnWaitingThread + options.target;
+  absl::Status status;
+  tf_model_pool::RunAtLoadPriority([&] { status = load(changed); });
   return status;
 }
 

@@ -15,6 +15,7 @@
 #include "tensorflow/core/protobuf/config.pb.h"
 #include "tensorflow/core/protobuf/meta_graph.pb.h"
 #include "tensorflow/core/public/session.h"
+#include "tensorflow/core/public/session_options.h"
 
 namespace tensorflow {
 
@@ -36,6 +37,14 @@ absl::Status RestoreSessionForPools(
     const RestoreSessionFunction& restore_session,
     const RunOptions& run_options, const MetaGraphDef& meta_graph,
     const std::string& export_dir, std::unique_ptr<Session>* session);
+
+// Calls `load`, which loads a model with the session options that it is given
+// and makes no threads that outlive it but those of the session, on a load
+// thread. The session is made on the calling thread: its threads are to run
+// requests.
+absl::Status LoadForPools(
+    const SessionOptions& options,
+    const std::function<absl::Status(const SessionOptions&)>& load);
 
 }  // namespace tensorflow
 

@@ -54,7 +54,11 @@ class WarmUpSession : public ForwardingSession {
       : ForwardingSession(session.get()),
         owned_(std::move(session)),
         name_(name),
-        loader_(std::this_thread::get_id()) {}
+        loader_(tf_model_pool::LoadingThread()) {}
+  // Thousands of objects.
+  ~WarmUpSession() override {
+    tf_model_pool::RunAtLoadPriority([this] { owned_.reset(); });
+  }
 
   absl::Status Run(const Inputs& inputs, const Names& outputs,
                    const Names& targets,
@@ -213,7 +217,7 @@ class WarmUpSession : public ForwardingSession {
     return it == inter_op_pools_.end() ? 0 : it->second;
   }
 
-  const std::unique_ptr<Session> owned_;
+  std::unique_ptr<Session> owned_;
   const std::string name_;
   const std::thread::id loader_;
   std::atomic<bool> serves_{false};

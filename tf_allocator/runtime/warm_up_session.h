@@ -13,8 +13,8 @@
 namespace tensorflow {
 
 // Returns a session that is `session`, with these differences:
-// - The first run of a signature that the calling thread makes, the loading
-//   one, is done on a load thread (load_thread.h) and on threads that inherit
+// - The first run of a signature that the loading thread makes (the calling one,
+//   or the one that waits for it) is done on a load thread (load_thread.h) and on threads that inherit
 //   its priority, not on those that requests share: that run optimizes the
 //   graph and makes its kernels, and no request waits for it. A thread pool
 //   that the run names itself, other than the session's first, is used as
@@ -23,7 +23,8 @@ namespace tensorflow {
 //   version that serves a signature that was never run before is counted
 //   (load_totals.h) and named in a log line: its first request pays for what a
 //   warm-up would have paid.
-// The cost of a run is then one load and one branch.
+//   The cost of a run is then one load and one branch.
+// - It is destroyed on a load thread.
 //
 // `name` is the model version's, for people.
 std::unique_ptr<Session> NewWarmUpSession(std::unique_ptr<Session> session,

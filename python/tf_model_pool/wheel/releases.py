@@ -79,6 +79,30 @@ RESTORE_SESSION = ReplacedFunction(
     keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
     in_series=False,
 )
+_LOAD_SAVED_MODEL = (
+    "_ZN10tensorflow22LoadSavedModelInternalERKNS_14SessionOptionsERKNS_10RunOptionsERKNSt7__cxx1112"
+    "basic_stringIcSt11char_traitsIcESaIcEEERKSt13unordered_setISB_St4hashISB_ESt8equal_toISB_ESaISB_EE"
+)
+#: What calls RestoreSession, and imports the graph before. Where a compiler has put one into its
+#: caller, it cannot be replaced there.
+LOAD_BUNDLE = dataclasses.replace(
+    RESTORE_SESSION,
+    name="tensorflow::LoadSavedModelInternal",
+    prefix=_LOAD_SAVED_MODEL + "PNS_16SavedModelBundleE",
+    keeps_original="TF_MODEL_POOL_LOAD_BUNDLE",
+)
+LOAD_LITE = dataclasses.replace(
+    RESTORE_SESSION,
+    name="tensorflow::LoadSavedModelInternal (SavedModelBundleLite)",
+    prefix=_LOAD_SAVED_MODEL + "PNS_20SavedModelBundleLiteE",
+    keeps_original="TF_MODEL_POOL_LOAD_LITE",
+)
+LOAD_META_GRAPH = dataclasses.replace(
+    RESTORE_SESSION,
+    name="tensorflow::LoadMetagraphIntoSession",
+    prefix="_ZN10tensorflow24LoadMetagraphIntoSessionE",
+    keeps_original="TF_MODEL_POOL_LOAD_META_GRAPH",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +166,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.21.0",
         patches="v2.21",
         compile_flags=_CXX11_ABI,
-        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION),
+        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION, LOAD_BUNDLE, LOAD_LITE),
         wheels=_x86_64_wheels(
             "2.21.0",
             _MANYLINUX_2_27,
