@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -113,16 +114,16 @@ def test_only_restores_that_do_more_than_assign_run_the_graph(
         done, run = line["direct_restores"], line["graph_restores"]
 
 
-def test_a_bundle_without_its_graph_is_restored_by_the_graph(
-    load: RunLoad, places: Places, by_graph: Report, wrapped: bool
+def test_a_bundle_without_its_graph_is_restored_like_one_with_it(
+    load: RunLoad, directories: list[Path], direct: Report
 ) -> None:
-    directory = places.models / "ctr" / "1"
-    report = load(directory, kind="lite")
-    (line,) = report.of("load")
-    assert (line["status"], line["direct_restores"]) == ("OK", 0)
-    assert line["reason"] == ("the graph is no longer there" if wrapped else "")
-    expected = [c for c in _contents(by_graph, "pool") if c["model"] == str(directory)]
-    assert _contents(report, "pool") == expected
+    report = load(*directories, kind="lite")
+    assert _contents(report) == _contents(direct)
+    assert [line["status"] for line in report.of("load")] == ["OK"] * len(directories)
+    counts = ("direct_restores", "graph_restores", "reason")
+    assert [[line[c] for c in counts] for line in report.of("load")] == [
+        [line[c] for c in counts] for line in direct.of("load")
+    ]
 
 
 def _break_data(variables: Path) -> None:
@@ -167,20 +168,83 @@ def test_a_damaged_checkpoint_gives_tensorflows_own_error(
     assert {pool["name"] for pool in pools if pool["bytes_in_use"]} == set()
 
 
+def _scheduling(probe: Path, *arguments: str, setting: str = "") -> dict[str, dict[str, Any]]:
+    extra = {"TF_MODEL_POOL_LOAD_PRIORITY": setting} if setting else {}
+    output = run_to_end([str(probe), *arguments], child_environment("onednn", extra))
+    lines = [line for line in map(json.loads, output.splitlines()) if "where" in line]
+    return {line["where"]: line for line in lines}
+
+
+def _how(lines: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    return {where: (line["policy"], line["nice"]) for where, line in lines.items()}
+
+
 @pytest.mark.parametrize(
-    ("setting", "policy", "nice"),
-    [("normal", "other", 0), ("low", "other", 10), ("idle", "idle", 0)],
+    ("setting", "how"),
+    [("normal", ("other", 0)), ("low", ("other", 10)), ("idle", ("idle", 0))],
 )
 def test_loads_run_at_the_priority_that_is_set(
-    setting: str, policy: str, nice: int, probe: Path
+    setting: str, how: tuple[str, int], probe: Path
 ) -> None:
-    environment = child_environment("onednn", {"TF_MODEL_POOL_LOAD_PRIORITY": setting})
-    output = run_to_end([str(probe), "priority"], environment)
-    lines = {line["where"]: line for line in map(json.loads, output.splitlines())}
-    seen = {where: (line["policy"], line["nice"]) for where, line in lines.items()}
-    assert seen["before"] == seen["after"] == ("other", 0)
-    assert seen["inside"] == seen["nested"] == (policy, nice)
+    lines = _scheduling(probe, "priority", setting=setting)
+    seen = _how(lines)
+    assert seen["before"] == seen["waiting"] == seen["after"] == ("other", 0)
+    assert seen["inside"] == seen["nested"] == how
     # Lowered for good is only a thread that was made for it.
     own_thread = lines["inside"]["thread"] != lines["before"]["thread"]
     assert own_thread == (setting != "normal")
     assert lines["nested"]["thread"] == lines["inside"]["thread"]
+    assert lines["waiting"]["thread"] == lines["before"]["thread"]
+
+
+def test_loads_keep_a_share_of_a_machine_that_is_never_idle(probe: Path) -> None:
+    assert _how(_scheduling(probe, "crowded"))["inside"] == ("other", 10)
+    assert _how(_scheduling(probe, "crowded", setting="idle"))["inside"] == ("idle", 0)
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_a_load_that_requests_starve_goes_on_at_a_higher_priority(
+    privileged: bool, probe: Path
+) -> None:
+    # The kernel lets root raise a thread's priority; without privileges the next step of a load
+    # runs on another thread.
+    drop = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all"]
+    if os.geteuid() == 0 and not privileged:
+        probe.chmod(0o755)
+        command = [*drop, str(probe), "starved"]
+    else:
+        command = [str(probe), "starved"]
+    output = run_to_end(command, child_environment("onednn"))
+    lines = {line["where"]: line for line in map(json.loads, output.splitlines())}
+    assert _how(lines)["starved"] == ("other", 10)
+    if _how(lines)["inside"][0] == "idle":  # else this machine had no time to spare before
+        same_thread = lines["starved"]["thread"] == lines["inside"]["thread"]
+        assert same_thread == (os.geteuid() == 0 and privileged)
+
+
+@pytest.mark.parametrize(
+    ("setting", "how"),
+    [("normal", ("other", 0)), ("low", ("other", 10)), ("idle", ("idle", 0))],
+)
+def test_only_the_first_run_of_a_loading_thread_is_a_warm_up(
+    setting: str, how: tuple[str, int], probe: Path, tmp_path: Path
+) -> None:
+    seen = _how(_scheduling(probe, "warm-up", str(tmp_path), setting=setting))
+    first = {"first run", "first call"}
+    assert {where for where in seen if seen[where] == how} >= first
+    assert {where: seen[where] for where in seen if where not in first} == {
+        where: ("other", 0) for where in seen if where not in first
+    }
+    assert len(seen) == len(first) + 7
+
+
+def test_a_version_that_serves_what_it_was_not_warmed_up_for_is_counted(
+    probe: Path, tmp_path: Path
+) -> None:
+    output = run_to_end([str(probe), "warm-up", str(tmp_path)], child_environment("onednn"))
+    lines = [line for line in map(json.loads, output.splitlines()) if line["event"] == "cold"]
+    assert {line["when"]: line["versions"] for line in lines} == {
+        "warmed up": 0,
+        "cold": 1,
+        "end": 1,
+    }

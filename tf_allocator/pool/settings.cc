@@ -17,6 +17,7 @@ constexpr int64_t kMaxLimitMb = int64_t{1} << 26;
 constexpr int64_t kMaxRetainSeconds = 366LL * 24 * 3600;
 
 constexpr std::pair<const char*, Settings::LoadPriority> kLoadPriorities[] = {
+    {"auto", Settings::LoadPriority::kAuto},
     {"normal", Settings::LoadPriority::kNormal},
     {"low", Settings::LoadPriority::kLow},
     {"idle", Settings::LoadPriority::kIdle},
@@ -110,7 +111,7 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
     }
     if (!known) {
       return Malformed("TF_MODEL_POOL_LOAD_PRIORITY", text,
-                       "\"normal\", \"low\" or \"idle\"");
+                       "\"auto\", \"normal\", \"low\" or \"idle\"");
     }
   }
   *out = parsed;

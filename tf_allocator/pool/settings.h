@@ -23,6 +23,7 @@ struct Settings {
 
   // What a load runs at, so that requests come first.
   enum class LoadPriority {
+    kAuto,    // kIdle; kLow where nothing is left over
     kNormal,  // as the thread that loads
     kLow,     // nice 10: about a tenth of a CPU where all are busy
     kIdle,    // SCHED_IDLE: what is left over
@@ -35,8 +36,8 @@ struct Settings {
   int64_t retain_seconds = 0;
   bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
   bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
-  // TF_MODEL_POOL_LOAD_PRIORITY=normal|low|idle
-  LoadPriority load_priority = LoadPriority::kLow;
+  // TF_MODEL_POOL_LOAD_PRIORITY=auto|normal|low|idle
+  LoadPriority load_priority = LoadPriority::kAuto;
   bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off
 
   // Returns the value of a variable, or nullptr where it is not set.

@@ -36,7 +36,7 @@ TEST(SettingsTest, DefaultsApplyWhereNothingIsSet) {
   EXPECT_EQ(settings.retain, Settings::Retain::kStandby);
   EXPECT_TRUE(settings.huge_pages);
   EXPECT_TRUE(settings.prefault);
-  EXPECT_EQ(settings.load_priority, Settings::LoadPriority::kLow);
+  EXPECT_EQ(settings.load_priority, Settings::LoadPriority::kAuto);
   EXPECT_TRUE(settings.direct_restore);
 }
 
@@ -57,6 +57,7 @@ TEST(SettingsTest, LoadPriorityIsAWord) {
   const auto read = [](const char* word) {
     return Parsed({{"TF_MODEL_POOL_LOAD_PRIORITY", word}}).load_priority;
   };
+  EXPECT_EQ(read("auto"), Settings::LoadPriority::kAuto);
   EXPECT_EQ(read("normal"), Settings::LoadPriority::kNormal);
   EXPECT_EQ(read("low"), Settings::LoadPriority::kLow);
   EXPECT_EQ(read("idle"), Settings::LoadPriority::kIdle);
@@ -148,7 +149,7 @@ TEST_P(MalformedSettingTest, IsNamedWithItsValueAndWhatIsAllowed) {
 constexpr char kOnOff[] = "\"on\" or \"off\"";
 constexpr char kSlots[] = "from 1 to 26";
 constexpr char kLimit[] = "from 1 to 67108864";
-constexpr char kPriority[] = "\"normal\", \"low\" or \"idle\"";
+constexpr char kPriority[] = "\"auto\", \"normal\", \"low\" or \"idle\"";
 constexpr char kRetain[] =
     "\"standby\", \"release\" or a whole number of seconds";
 

@@ -196,7 +196,9 @@ absl::Status RestoreSessionForPools(
         session->get(), *graph, settings.direct_restore);
     status = restore_session(run_options, meta_graph, export_dir, &front);
   });
-  if (status.ok()) {
+  // Not that of a SavedModelBundleLite: its caller, compiled with the original
+  // in view, which leaves the pointer alone, does not read it again.
+  if (status.ok() && meta_graph.graph_def().node_size() > 0) {
     *session = NewWarmUpSession(std::move(*session), NameOf(export_dir));
   }
   return status;

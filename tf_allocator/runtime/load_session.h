@@ -31,7 +31,8 @@ using RestoreSessionFunction =
 //   is not run either. TF_MODEL_POOL_DIRECT_RESTORE=off runs both.
 // - What is run runs on that same thread, not on the inter-op threads that
 //   requests share, unless `run_options` names a pool other than the first.
-// - `*session` is one that is warmed up as it is loaded (warm_up_session.h).
+// - `*session` is one that is warmed up as it is loaded (warm_up_session.h),
+//   where `meta_graph` has a graph: not for a SavedModelBundleLite.
 // The result, logs and metrics are those of `restore_session`.
 absl::Status RestoreSessionForPools(
     const RestoreSessionFunction& restore_session,

@@ -8,68 +8,46 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <cstdint>
+#include <fstream>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include "tensorflow/core/platform/logging.h"
+#include "tf_allocator/pool/cpu_idle_share.h"
 #include "tf_allocator/pool/settings.h"
 #include "tf_allocator/runtime/process_settings.h"
 
 namespace tf_model_pool {
 namespace {
 
+using Priority = Settings::LoadPriority;
+using Clock = std::chrono::steady_clock;
+
 // A tenth of the weight of a thread with nice 0 (the kernel's
 // sched_prio_to_weight: 110 to 1024).
 constexpr int kLowNice = 10;
+// With less than this share of the CPUs idle, kAuto is kLow.
+constexpr double kSpare = 0.03;
+// Over how long that is looked at: several clock ticks, and not worth
+// mentioning in a load.
+constexpr auto kShortestWindow = std::chrono::milliseconds(20);
+constexpr auto kLongestWindow = std::chrono::seconds(2);
+// A load thread is starved if, for this long, it was ready to run and had no
+// CPU for this share of the time.
+constexpr auto kStarvationWindow = std::chrono::seconds(1);
+constexpr double kStarvedShare = 0.8;
 
-// What a load thread and the one that waits for it say to each other.
-class Loading {
- public:
-  Loading() : waiting_thread_(std::this_thread::get_id()) {}
-
-  // On the load thread.
-  void RunOnWaitingThread(const std::function<void()>& work) {
-    std::unique_lock<std::mutex> lock(mu_);
-    errand_ = &work;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return errand_ == nullptr; });
-  }
-  void Done() {
-    const std::lock_guard<std::mutex> lock(mu_);
-    done_ = true;
-    changed_.notify_all();
-  }
-
-  // On the waiting one: until Done().
-  void Wait() {
-    std::unique_lock<std::mutex> lock(mu_);
-    for (;;) {
-      changed_.wait(lock, [this] { return done_ || errand_ != nullptr; });
-      if (errand_ == nullptr) return;
-      lock.unlock();
-      (*errand_)();
-      lock.lock();
-      errand_ = nullptr;
-      changed_.notify_all();
-    }
-  }
-
-  std::thread::id waiting_thread() const { return waiting_thread_; }
-
- private:
-  const std::thread::id waiting_thread_;
-  std::mutex mu_;
-  std::condition_variable changed_;
-  const std::function<void()>* errand_ = nullptr;
-  bool done_ = false;
-};
-
-// On a load thread, what it is about.
-thread_local Loading* on_load_thread = nullptr;
-
-void LowerPriority(Settings::LoadPriority priority) {
-  // Where the system refuses, the work is done at the caller's priority.
-  if (priority == Settings::LoadPriority::kIdle) {
+// Where the system refuses, the work is done at the caller's priority.
+void LowerPriority(Priority priority) {
+  if (priority == Priority::kIdle) {
     sched_param none{};
     sched_setscheduler(0, SCHED_IDLE, &none);
   } else {
@@ -78,26 +56,218 @@ void LowerPriority(Settings::LoadPriority priority) {
   }
 }
 
+// How long thread `tid` of this process has waited for a CPU; 0 where the
+// kernel does not say.
+std::chrono::nanoseconds WaitedForCpu(pid_t tid) {
+  std::ifstream file("/proc/self/task/" + std::to_string(tid) + "/schedstat");
+  int64_t ran = 0;
+  int64_t waited = 0;
+  file >> ran >> waited;
+  return std::chrono::nanoseconds(waited);
+}
+
+// A load thread, and what it and the one that waits for it say to each other.
+// Never destroyed: the thread runs as long as the process.
+class LoadThread {
+ public:
+  // `priority` is kLow or kIdle.
+  explicit LoadThread(Priority priority) : priority_(priority) {
+    std::thread([this] { Loop(); }).detach();
+  }
+
+  // On the waiting thread, one at a time.
+  void Run(const std::function<void()>& work) {
+    const bool watched = priority_ == Priority::kIdle &&
+                         ProcessSettings().load_priority == Priority::kAuto;
+    starved_ = false;
+    std::unique_lock<std::mutex> lock(mu_);
+    waiting_thread_ = std::this_thread::get_id();
+    work_ = &work;
+    changed_.notify_all();
+    const auto called = [this] {
+      return work_ == nullptr || errand_ != nullptr;
+    };
+    std::chrono::nanoseconds waited{0};
+    for (bool first = true;; first = false) {
+      if (!watched) {
+        changed_.wait(lock, called);
+      } else if (!changed_.wait_for(lock, kStarvationWindow, called)) {
+        const std::chrono::nanoseconds until_now = WaitedForCpu(tid_);
+        if (!first && until_now - waited > kStarvedShare * kStarvationWindow) {
+          Starves();
+        }
+        waited = until_now;
+        continue;
+      }
+      if (errand_ == nullptr) break;
+      lock.unlock();
+      (*errand_)();
+      lock.lock();
+      errand_ = nullptr;
+      changed_.notify_all();
+    }
+    if (raised_) {
+      sched_param none{};
+      raised_ = sched_setscheduler(tid_, SCHED_IDLE, &none) != 0;
+    }
+  }
+
+  // On this one, in Run.
+  void RunOnWaitingThread(const std::function<void()>& errand) {
+    std::unique_lock<std::mutex> lock(mu_);
+    errand_ = &errand;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return errand_ == nullptr; });
+  }
+  std::thread::id waiting_thread() const { return waiting_thread_; }
+
+  Priority priority() const { return priority_; }
+  // Requests have left it no time, and it could not be helped.
+  bool starved() const { return starved_; }
+
+ private:
+  void Loop();
+
+  void Starves() {
+    if (raised_ || starved_) return;
+    // What takes privileges: CAP_SYS_NICE, or RLIMIT_NICE of at least 10.
+    sched_param none{};
+    if (sched_setscheduler(tid_, SCHED_OTHER, &none) == 0) {
+      setpriority(PRIO_PROCESS, static_cast<id_t>(tid_), kLowNice);
+      raised_ = true;
+      return;
+    }
+    starved_ = true;
+    LOG(WARNING) << "A model is being loaded with what CPU time requests leave "
+                    "over, which is nearly none. Its next steps will run at "
+                    "nice "
+                 << kLowNice << "; TF_MODEL_POOL_LOAD_PRIORITY=low does so from "
+                 << "the start.";
+  }
+
+  const Priority priority_;
+  std::mutex mu_;
+  std::condition_variable changed_;
+  const std::function<void()>* work_ = nullptr;
+  const std::function<void()>* errand_ = nullptr;
+  std::thread::id waiting_thread_;
+  std::atomic<pid_t> tid_{0};
+  std::atomic<bool> starved_{false};
+  bool raised_ = false;  // the waiting thread's
+};
+
+thread_local LoadThread* on_load_thread = nullptr;
+
+void LoadThread::Loop() {
+  on_load_thread = this;
+  tid_ = static_cast<pid_t>(syscall(SYS_gettid));
+  pthread_setname_np(pthread_self(), "tf_model_load");
+  LowerPriority(priority_);
+  std::unique_lock<std::mutex> lock(mu_);
+  for (;;) {
+    changed_.wait(lock, [this] { return work_ != nullptr; });
+    lock.unlock();
+    (*work_)();
+    lock.lock();
+    work_ = nullptr;
+    changed_.notify_all();
+  }
+}
+
+// All of them. The ones with nothing to do are kept: each thread's malloc has
+// memory of its own, which the next load finds faulted in.
+class LoadThreads {
+ public:
+  void Run(Priority priority, const std::function<void()>& work) {
+    LoadThread* const thread = Take(priority);
+    thread->Run(work);
+    const std::lock_guard<std::mutex> lock(mu_);
+    of_[priority == Priority::kIdle].unused.push_back(thread);
+    --of_[priority == Priority::kIdle].working;
+  }
+
+  // What kAuto means now.
+  Priority Choose() {
+    std::unique_lock<std::mutex> lock(mu_);
+    // What the others take is what is left over.
+    if (pid_ == getpid() && of_[true].working > 0) return Priority::kIdle;
+    auto age = Clock::now() - seen_at_;
+    if (age > kLongestWindow) {
+      Look();
+      age = {};
+    }
+    if (age < kShortestWindow) {
+      lock.unlock();
+      std::this_thread::sleep_for(kShortestWindow - age);
+      lock.lock();
+    }
+    const CpuTicks before = seen_;
+    const double idle = IdleShare(before, Look());
+    return idle < kSpare ? Priority::kLow : Priority::kIdle;
+  }
+
+ private:
+  LoadThread* Take(Priority priority) {
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      // A forked process has none of its parent's threads.
+      if (pid_ != getpid()) {
+        of_[false] = of_[true] = {};
+        pid_ = getpid();
+      }
+      auto& [unused, working] = of_[priority == Priority::kIdle];
+      ++working;
+      if (!unused.empty()) {
+        LoadThread* const thread = unused.back();
+        unused.pop_back();
+        return thread;
+      }
+    }
+    LoadThread* made = nullptr;
+    // Not by a load thread, whose priority it would inherit.
+    RunOnWaitingThread([&] { made = new LoadThread(priority); });
+    return made;
+  }
+
+  const CpuTicks& Look() {
+    seen_ = ReadCpuTicks();
+    seen_at_ = Clock::now();
+    return seen_;
+  }
+
+  struct Group {
+    std::vector<LoadThread*> unused;
+    int working = 0;
+  };
+
+  std::mutex mu_;
+  pid_t pid_ = 0;
+  Group of_[2];  // kLow, kIdle
+  CpuTicks seen_;
+  Clock::time_point seen_at_;
+};
+
+LoadThreads& Threads() {
+  static LoadThreads* const threads = new LoadThreads;
+  return *threads;
+}
+
 }  // namespace
 
 void RunAtLoadPriority(const std::function<void()>& work) {
   const Settings& settings = ProcessSettings();
-  const Settings::LoadPriority priority = settings.load_priority;
+  Priority priority = settings.load_priority;
+  if (on_load_thread != nullptr && on_load_thread->starved()) {
+    Threads().Run(Priority::kLow, work);
+    return;
+  }
   if (!settings.enabled || on_load_thread != nullptr ||
-      priority == Settings::LoadPriority::kNormal) {
+      priority == Priority::kNormal) {
     work();
     return;
   }
-  Loading loading;
-  std::thread thread([&] {
-    on_load_thread = &loading;
-    pthread_setname_np(pthread_self(), "tf_model_load");
-    LowerPriority(priority);
-    work();
-    loading.Done();
-  });
-  loading.Wait();
-  thread.join();
+  if (priority == Priority::kAuto) priority = Threads().Choose();
+  Threads().Run(priority, work);
 }
 
 void RunOnWaitingThread(const std::function<void()>& work) {
@@ -111,6 +281,11 @@ void RunOnWaitingThread(const std::function<void()>& work) {
 std::thread::id LoadingThread() {
   return on_load_thread == nullptr ? std::this_thread::get_id()
                                    : on_load_thread->waiting_thread();
+}
+
+bool OnIdleThread() {
+  return on_load_thread != nullptr &&
+         on_load_thread->priority() == Priority::kIdle;
 }
 
 }  // namespace tf_model_pool

@@ -10,7 +10,7 @@
 
 namespace tf_model_pool {
 
-// Calls `work` on a thread of its own with the priority that
+// Calls `work` on a thread kept for that, with the priority that
 // TF_MODEL_POOL_LOAD_PRIORITY names, and returns when it is done. A process
 // without privileges can lower a thread's priority but not raise it again,
 // hence the thread. Threads that `work` starts inherit the priority: what
@@ -27,6 +27,9 @@ void RunOnWaitingThread(const std::function<void()>& work);
 // The thread that loads: in `work` of RunAtLoadPriority the one that waits for
 // it, elsewhere the calling one.
 std::thread::id LoadingThread();
+
+// Whether the calling thread is a load thread of the idle class.
+bool OnIdleThread();
 
 }  // namespace tf_model_pool
 

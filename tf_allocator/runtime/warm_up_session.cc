@@ -45,6 +45,27 @@ class Threads : public thread::ThreadPoolInterface {
   thread::ThreadPool pool_;
 };
 
+// Made on first use by a load thread, whose priority their threads inherit. Two
+// pools, because a thread of the one waits for work that it gives the other.
+thread::ThreadPoolOptions LoadPools() {
+  const auto make = [] {
+    return std::make_pair(new Threads("model_load_inter"),
+                          new Threads("model_load_intra"));
+  };
+  std::pair<Threads*, Threads*> pools;
+  if (tf_model_pool::OnIdleThread()) {
+    static const auto idle = make();
+    pools = idle;
+  } else {
+    static const auto low = make();
+    pools = low;
+  }
+  thread::ThreadPoolOptions options;
+  options.inter_op_threadpool = pools.first;
+  options.intra_op_threadpool = pools.second;
+  return options;
+}
+
 using RunWithPools =
     std::function<absl::Status(const thread::ThreadPoolOptions&)>;
 
@@ -157,17 +178,11 @@ class WarmUpSession : public ForwardingSession {
     absl::Status status;
     tf_model_pool::RunAtLoadPriority([&] {
       thread::ThreadPoolOptions pools = own_pools;
-      std::unique_ptr<Threads> inter_op;
-      std::unique_ptr<Threads> intra_op;
       if (inter_op_pool == 0 && pools.inter_op_threadpool == nullptr &&
           pools.intra_op_threadpool == nullptr &&
           tf_model_pool::ProcessSettings().load_priority !=
               tf_model_pool::Settings::LoadPriority::kNormal) {
-        inter_op = std::make_unique<Threads>("model_load_inter");
-        // Apart: a thread of the one waits for work that it gives the other.
-        intra_op = std::make_unique<Threads>("model_load_intra");
-        pools.inter_op_threadpool = inter_op.get();
-        pools.intra_op_threadpool = intra_op.get();
+        pools = LoadPools();
       }
       status = run(pools);
     });

@@ -18,6 +18,15 @@
 //     it could not be loaded. KIND is full or lite, the overload's bundle.
 //   swap_probe priority
 //     prints how threads are scheduled inside and after RunAtLoadPriority.
+//   swap_probe crowded
+//     the same while as many threads as there are CPUs use all their time.
+//   swap_probe starved
+//     begins such threads inside RunAtLoadPriority, waits there until a step of
+//     the load runs at another priority, and prints that.
+//   swap_probe warm-up DIR
+//     writes a SavedModel into DIR whose one operation says how its thread is
+//     scheduled; loads it, runs it on the loading thread and on another one,
+//     by name and as a callable, and prints what it said.
 //   swap_probe metrics DIR1 DIR2 DIR3
 //     swaps from DIR1 over DIR2 to DIR3, unloads all, trims; prints the pools
 //     and TensorFlow's monitoring registry after each step.
@@ -31,6 +40,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -49,7 +60,10 @@
 #include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/common_runtime/process_state.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/device.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/step_stats.pb.h"
@@ -57,6 +71,7 @@
 #include "tensorflow/core/lib/monitoring/collected_metrics.h"
 #include "tensorflow/core/lib/monitoring/collection_registry.h"
 #include "tensorflow/core/platform/tstring.h"
+#include "tensorflow/core/protobuf/saved_model.pb.h"
 #include "tensorflow/core/public/session.h"
 #include "tensorflow/core/public/session_options.h"
 #ifndef WITHOUT_MODEL_POOLS
@@ -487,21 +502,176 @@ int Load(int argc, char** argv) {
 }
 
 #ifndef WITHOUT_MODEL_POOLS
+// How the calling thread is scheduled: policy, nice, thread.
+std::array<int32_t, 3> Scheduling() {
+  const auto thread = static_cast<int32_t>(syscall(SYS_gettid));
+  return {sched_getscheduler(0),
+          getpriority(PRIO_PROCESS, static_cast<id_t>(thread)), thread};
+}
+
+void PrintScheduling(const std::string& where,
+                     const std::array<int32_t, 3>& scheduling) {
+  const auto& [policy, nice, thread] = scheduling;
+  std::printf(
+      "{\"event\":\"scheduling\",\"where\":%s,\"policy\":\"%s\","
+      "\"nice\":%d,\"thread\":%d}\n",
+      Quoted(where).c_str(), policy == SCHED_IDLE ? "idle" : "other", nice,
+      thread);
+}
+
+// Threads that leave no CPU idle.
+class Crowd {
+ public:
+  Crowd() {
+    for (unsigned i = 0; i < std::thread::hardware_concurrency(); ++i) {
+      threads_.emplace_back([this] {
+        while (!gone_.load()) ran_.store(true);
+      });
+    }
+    while (!ran_.load()) std::this_thread::yield();
+  }
+  ~Crowd() {
+    gone_.store(true);
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+ private:
+  std::atomic<bool> gone_{false};
+  std::atomic<bool> ran_{false};
+  std::vector<std::thread> threads_;
+};
+
 int Priority() {
-  const auto print = [](const char* where) {
-    std::printf(
-        "{\"event\":\"scheduling\",\"where\":\"%s\",\"policy\":\"%s\","
-        "\"nice\":%d,\"thread\":%ld}\n",
-        where, sched_getscheduler(0) == SCHED_IDLE ? "idle" : "other",
-        getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid))),
-        static_cast<long>(syscall(SYS_gettid)));
-  };
-  print("before");
-  tf_model_pool::RunAtLoadPriority([&] {
-    print("inside");
-    tf_model_pool::RunAtLoadPriority([&] { print("nested"); });
+  PrintScheduling("before", Scheduling());
+  tf_model_pool::RunAtLoadPriority([] {
+    PrintScheduling("inside", Scheduling());
+    tf_model_pool::RunAtLoadPriority(
+        [] { PrintScheduling("nested", Scheduling()); });
+    tf_model_pool::RunOnWaitingThread(
+        [] { PrintScheduling("waiting", Scheduling()); });
   });
-  print("after");
+  PrintScheduling("after", Scheduling());
+  return 0;
+}
+
+int Starved() {
+  std::unique_ptr<Crowd> crowd;
+  tf_model_pool::RunAtLoadPriority([&crowd] {
+    auto now = Scheduling();
+    PrintScheduling("inside", now);
+    // There, because threads inherit how they are scheduled.
+    tf_model_pool::RunOnWaitingThread(
+        [&crowd] { crowd = std::make_unique<Crowd>(); });
+    while (now[0] == SCHED_IDLE) {
+      tf_model_pool::RunAtLoadPriority([&now] { now = Scheduling(); });
+    }
+    PrintScheduling("starved", now);
+    tf_model_pool::RunOnWaitingThread([&crowd] { crowd.reset(); });
+  });
+  // The thread is as before for the next load.
+  tf_model_pool::RunAtLoadPriority(
+      [] { PrintScheduling("next", Scheduling()); });
+  return 0;
+}
+
+REGISTER_OP("SwapProbeScheduling")
+    .Output("scheduling: int32")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::UnknownShape);
+
+class SchedulingOp : public tensorflow::OpKernel {
+ public:
+  using OpKernel::OpKernel;
+  void Compute(tensorflow::OpKernelContext* context) override {
+    Tensor* output = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, {3}, &output));
+    const auto scheduling = Scheduling();
+    std::copy(scheduling.begin(), scheduling.end(),
+              output->flat<int32_t>().data());
+  }
+};
+
+REGISTER_KERNEL_BUILDER(
+    Name("SwapProbeScheduling").Device(tensorflow::DEVICE_CPU), SchedulingOp);
+
+std::array<int32_t, 3> SaidBy(const absl::Status& status,
+                              const std::vector<Tensor>& outputs) {
+  if (!status.ok()) Fail("run: " + status.ToString());
+  const auto said = outputs[0].flat<int32_t>();
+  return {said(0), said(1), said(2)};
+}
+
+void WarmUp(const std::string& directory) {
+  using Bundle = tensorflow::SavedModelBundle;
+  const auto load = [&directory] {
+    auto bundle = std::make_unique<Bundle>();
+    const auto status = tensorflow::LoadSavedModel(
+        tensorflow::SessionOptions(), tensorflow::RunOptions(), directory,
+        {"serve"}, bundle.get());
+    if (!status.ok()) Fail("load " + directory + ": " + status.ToString());
+    return bundle;
+  };
+  const auto run = [](Bundle* bundle) {
+    std::vector<Tensor> outputs;
+    return SaidBy(bundle->GetSession()->Run({}, {"said:0"}, {}, &outputs),
+                  outputs);
+  };
+  const auto elsewhere = [](const auto& work) {
+    std::array<int32_t, 3> said{};
+    std::thread([&] { said = work(); }).join();
+    return said;
+  };
+  const auto print_cold = [](const char* when) {
+    std::printf("{\"event\":\"cold\",\"when\":\"%s\",\"versions\":%s}\n",
+                when,
+                Number(tf_model_pool::GetLoadTotals().cold_versions).c_str());
+  };
+
+  auto bundle = load();
+  PrintScheduling("first run", run(bundle.get()));
+  PrintScheduling("second run", run(bundle.get()));
+  PrintScheduling("request", elsewhere([&] { return run(bundle.get()); }));
+  PrintScheduling("run after requests", run(bundle.get()));
+
+  bundle = load();
+  tensorflow::CallableOptions options;
+  options.add_fetch("said:0");
+  tensorflow::Session::CallableHandle handle;
+  const auto made = bundle->GetSession()->MakeCallable(options, &handle);
+  if (!made.ok()) Fail("callable: " + made.ToString());
+  const auto call = [&] {
+    std::vector<Tensor> outputs;
+    return SaidBy(
+        bundle->GetSession()->RunCallable(handle, {}, &outputs, nullptr),
+        outputs);
+  };
+  PrintScheduling("first call", call());
+  PrintScheduling("second call", call());
+  PrintScheduling("called by a request", elsewhere(call));
+
+  print_cold("warmed up");
+  bundle = load();
+  PrintScheduling("cold request", elsewhere([&] { return run(bundle.get()); }));
+  print_cold("cold");
+  PrintScheduling("after a cold request", run(bundle.get()));
+  print_cold("end");
+}
+
+int WarmUp(int argc, char** argv) {
+  if (argc != 3) Fail("warm-up DIR");
+  const std::string directory = argv[2];
+  tensorflow::SavedModel model;
+  model.set_saved_model_schema_version(1);
+  tensorflow::MetaGraphDef* meta_graph = model.add_meta_graphs();
+  meta_graph->mutable_meta_info_def()->add_tags("serve");
+  tensorflow::NodeDef* node = meta_graph->mutable_graph_def()->add_node();
+  node->set_name("said");
+  node->set_op("SwapProbeScheduling");
+  std::ofstream file(directory + "/saved_model.pb", std::ios::binary);
+  if (!model.SerializeToOstream(&file) || !file.flush()) {
+    Fail("cannot write to " + directory);
+  }
+  WarmUp(directory);
   return 0;
 }
 
@@ -594,7 +764,15 @@ int main(int argc, char** argv) {
   if (command == "visit") return Visit(argc, argv);
   if (command == "metrics") return Metrics(argc, argv);
   if (command == "priority") return Priority();
+  if (command == "starved") return Starved();
+  if (command == "warm-up") return WarmUp(argc, argv);
+  if (command == "crowded") {
+    const Crowd crowd;
+    return Priority();
+  }
 #endif
   if (command == "load") return Load(argc, argv);
-  Fail("expected isolate, swap, visit, metrics, load or priority");
+  Fail(
+      "expected isolate, swap, visit, metrics, load, priority, crowded, starved "
+      "or warm-up");
 }

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whether the CPUs that this process may use have time to spare.
+
+#ifndef TF_ALLOCATOR_POOL_CPU_IDLE_SHARE_H_
+#define TF_ALLOCATOR_POOL_CPU_IDLE_SHARE_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace tf_model_pool {
+
+// Clock ticks since boot, of several CPUs together.
+struct CpuTicks {
+  uint64_t idle = 0;  // idle, or waiting for a device
+  uint64_t all = 0;
+};
+
+// Sums the lines of the CPUs for which `counts` in the text of /proc/stat.
+// Zero where there are none.
+CpuTicks ParseCpuTicks(const std::string& proc_stat,
+                       const std::function<bool(int cpu)>& counts);
+
+// Of the CPUs that the calling thread may run on. Zero where /proc/stat cannot
+// be read.
+CpuTicks ReadCpuTicks();
+
+// From 0 to 1; 1 where no tick passed in between.
+double IdleShare(const CpuTicks& before, const CpuTicks& after);
+
+}  // namespace tf_model_pool
+
+#endif  // TF_ALLOCATOR_POOL_CPU_IDLE_SHARE_H_
