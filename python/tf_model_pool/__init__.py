@@ -29,10 +29,17 @@ from tf_model_pool.api import (
     totals,
     trim,
 )
-from tf_model_pool.errors import ModelPoolError, NotActiveError, SettingError
+from tf_model_pool.errors import (
+    LoadPriorityError,
+    ModelPoolError,
+    NotActiveError,
+    SettingError,
+)
+from tf_model_pool.load_priority import loading, run_at_load_priority
 
 __all__ = [
     "InactiveWarning",
+    "LoadPriorityError",
     "ModelPoolError",
     "NotActiveError",
     "PoolStats",
@@ -44,8 +51,10 @@ __all__ = [
     "inactive_reason",
     "is_active",
     "link_flags",
+    "loading",
     "pool_of",
     "pools",
+    "run_at_load_priority",
     "settings",
     "totals",
     "trim",

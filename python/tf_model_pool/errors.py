@@ -14,6 +14,10 @@ class NotActiveError(ModelPoolError):
     """The call needs the patched TensorFlow, and this process does not run it."""
 
 
+class LoadPriorityError(ModelPoolError):
+    """A thread's priority could not be raised again after it was lowered."""
+
+
 class RunError(ModelPoolError):
     """`run` did not start the program.
 
