@@ -198,8 +198,8 @@ def test_loads_run_at_the_priority_that_is_set(
 
 
 def test_loads_keep_a_share_of_a_machine_that_is_never_idle(probe: Path) -> None:
-    assert _how(_scheduling(probe, "crowded"))["inside"] == ("other", 10)
-    assert _how(_scheduling(probe, "crowded", setting="idle"))["inside"] == ("idle", 0)
+    # It waits until that is so.
+    assert _how(_scheduling(probe, "crowded")) == {"crowded": ("other", 10)}
 
 
 @pytest.mark.parametrize("privileged", [True, False])

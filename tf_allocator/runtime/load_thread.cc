@@ -29,17 +29,16 @@ namespace tf_model_pool {
 namespace {
 
 using Priority = Settings::LoadPriority;
-using Clock = std::chrono::steady_clock;
 
 // A tenth of the weight of a thread with nice 0 (the kernel's
 // sched_prio_to_weight: 110 to 1024).
 constexpr int kLowNice = 10;
 // With less than this share of the CPUs idle, kAuto is kLow.
-constexpr double kSpare = 0.03;
-// Over how long that is looked at: several clock ticks, and not worth
-// mentioning in a load.
-constexpr auto kShortestWindow = std::chrono::milliseconds(20);
-constexpr auto kLongestWindow = std::chrono::seconds(2);
+constexpr double kSpare = 0.08;
+// How often that is looked at, and over how many of /proc/stat's ticks at least
+// (10 ms of one CPU each), whose rounding is not to matter.
+constexpr auto kLookEvery = std::chrono::seconds(1);
+constexpr uint64_t kFewestTicks = 20;
 // A load thread is starved if, for this long, it was ready to run and had no
 // CPU for this share of the time.
 constexpr auto kStarvationWindow = std::chrono::seconds(1);
@@ -174,6 +173,41 @@ void LoadThread::Loop() {
   }
 }
 
+// Whether the CPUs have had time to spare lately. Looks once a second from the
+// first load on: a load should not have to wait for the answer.
+class SpareTime {
+ public:
+  bool Any() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    // A forked process has none of its parent's threads.
+    if (pid_ != getpid()) {
+      pid_ = getpid();
+      before_ = last_ = ReadCpuTicks();
+      std::thread([this] { Look(); }).detach();
+    }
+    const CpuTicks now = ReadCpuTicks();
+    const CpuTicks& since =
+        now.all - last_.all >= kFewestTicks ? last_ : before_;
+    return now.all - since.all < kFewestTicks || IdleShare(since, now) >= kSpare;
+  }
+
+ private:
+  void Look() {
+    pthread_setname_np(pthread_self(), "tf_model_look");
+    for (;;) {
+      std::this_thread::sleep_for(kLookEvery);
+      const std::lock_guard<std::mutex> lock(mu_);
+      before_ = last_;
+      last_ = ReadCpuTicks();
+    }
+  }
+
+  std::mutex mu_;
+  pid_t pid_ = 0;
+  CpuTicks before_;
+  CpuTicks last_;
+};
+
 // All of them. The ones with nothing to do are kept: each thread's malloc has
 // memory of its own, which the next load finds faulted in.
 class LoadThreads {
@@ -188,29 +222,18 @@ class LoadThreads {
 
   // What kAuto means now.
   Priority Choose() {
-    std::unique_lock<std::mutex> lock(mu_);
-    // What the others take is what is left over.
-    if (pid_ == getpid() && of_[true].working > 0) return Priority::kIdle;
-    auto age = Clock::now() - seen_at_;
-    if (age > kLongestWindow) {
-      Look();
-      age = {};
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      // What the others take is what is left over.
+      if (pid_ == getpid() && of_[true].working > 0) return Priority::kIdle;
     }
-    if (age < kShortestWindow) {
-      lock.unlock();
-      std::this_thread::sleep_for(kShortestWindow - age);
-      lock.lock();
-    }
-    const CpuTicks before = seen_;
-    const double idle = IdleShare(before, Look());
-    return idle < kSpare ? Priority::kLow : Priority::kIdle;
+    return spare_time_.Any() ? Priority::kIdle : Priority::kLow;
   }
 
  private:
   LoadThread* Take(Priority priority) {
     {
       const std::lock_guard<std::mutex> lock(mu_);
-      // A forked process has none of its parent's threads.
       if (pid_ != getpid()) {
         of_[false] = of_[true] = {};
         pid_ = getpid();
@@ -229,12 +252,6 @@ class LoadThreads {
     return made;
   }
 
-  const CpuTicks& Look() {
-    seen_ = ReadCpuTicks();
-    seen_at_ = Clock::now();
-    return seen_;
-  }
-
   struct Group {
     std::vector<LoadThread*> unused;
     int working = 0;
@@ -243,8 +260,7 @@ class LoadThreads {
   std::mutex mu_;
   pid_t pid_ = 0;
   Group of_[2];  // kLow, kIdle
-  CpuTicks seen_;
-  Clock::time_point seen_at_;
+  SpareTime spare_time_;
 };
 
 LoadThreads& Threads() {

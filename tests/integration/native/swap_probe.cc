@@ -19,7 +19,8 @@
 //   swap_probe priority
 //     prints how threads are scheduled inside and after RunAtLoadPriority.
 //   swap_probe crowded
-//     the same while as many threads as there are CPUs use all their time.
+//     begins as many threads as there are CPUs, which use all their time; waits
+//     until a load runs at another priority than idle, and prints that.
 //   swap_probe starved
 //     begins such threads inside RunAtLoadPriority, waits there until a step of
 //     the load runs at another priority, and prints that.
@@ -554,6 +555,18 @@ int Priority() {
   return 0;
 }
 
+int Crowded() {
+  std::array<int32_t, 3> now{};
+  const auto look = [&now] { now = Scheduling(); };
+  tf_model_pool::RunAtLoadPriority(look);
+  const Crowd crowd;
+  do {
+    tf_model_pool::RunAtLoadPriority(look);
+  } while (now[0] == SCHED_IDLE);
+  PrintScheduling("crowded", now);
+  return 0;
+}
+
 int Starved() {
   std::unique_ptr<Crowd> crowd;
   tf_model_pool::RunAtLoadPriority([&crowd] {
@@ -766,10 +779,7 @@ int main(int argc, char** argv) {
   if (command == "priority") return Priority();
   if (command == "starved") return Starved();
   if (command == "warm-up") return WarmUp(argc, argv);
-  if (command == "crowded") {
-    const Crowd crowd;
-    return Priority();
-  }
+  if (command == "crowded") return Crowded();
 #endif
   if (command == "load") return Load(argc, argv);
   Fail(
