@@ -15,6 +15,7 @@ from tf_model_pool._version import __version__
 from tf_model_pool.api import (
     PREFIX,
     InactiveWarning,
+    LoadTotals,
     PoolStats,
     Totals,
     binding,
@@ -22,6 +23,7 @@ from tf_model_pool.api import (
     inactive_reason,
     is_active,
     link_flags,
+    load_totals,
     missing_parts,
     pool_of,
     pools,
@@ -33,6 +35,7 @@ from tf_model_pool.errors import ModelPoolError, NotActiveError, SettingError
 
 __all__ = [
     "InactiveWarning",
+    "LoadTotals",
     "ModelPoolError",
     "NotActiveError",
     "PoolStats",
@@ -44,6 +47,7 @@ __all__ = [
     "inactive_reason",
     "is_active",
     "link_flags",
+    "load_totals",
     "pool_of",
     "pools",
     "settings",
