@@ -282,7 +282,7 @@ def totals() -> Totals:
 
 
 def load_totals() -> LoadTotals:
-    """How restores of this process were done, and why TensorFlow ran the graph. Raises as `pools`."""
+    """How C++ loads of this process restored, and why TensorFlow ran a graph. Raises as `pools`."""
     return _copy(LoadTotals, _checked_native().load_totals())
 
 

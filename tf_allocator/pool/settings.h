@@ -35,7 +35,7 @@ struct Settings {
   int64_t retain_seconds = 0;
   bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
   bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
-  bool prepare = false;    // TF_MODEL_POOL_PREPARE=on|off, on with kStandby only
+  bool prepare = false;  // TF_MODEL_POOL_PREPARE=on|off, on with kStandby only
   // TF_MODEL_POOL_LOAD_PRIORITY=normal|low|idle
   LoadPriority load_priority = LoadPriority::kLow;
   bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off

@@ -126,8 +126,8 @@ void RegisterModelPoolMetrics(const PoolRegistry* pools) {
       [](const Totals& totals) { return totals.num_mappings; });
   OfTheProcess<MetricKind::kCumulative>(
       pools, "prefault_usecs",
-      "Microseconds that loading threads took to make memory usable, page "
-      "faults of prefaulting included.",
+      "Microseconds that it took to make memory usable, page faults of "
+      "prefaulting included.",
       [](const Totals& totals) { return totals.prefault_ns / 1000; });
   OfTheProcess<MetricKind::kCumulative>(
       pools, "trimmed_bytes", "Bytes given back from standby slots.",

@@ -28,7 +28,6 @@ from support.serving import (
     totals,
 )
 
-
 #: What TensorFlow's own memory may grow by over two updates.
 _NOISE = 24 << 20
 
@@ -167,7 +166,6 @@ class ReleaseAtOnce(_Settings):
         models = self._exact(2)
         assert weight_violations({"exact/2": models[2].addresses()}, pool_of) == []
         self._assert_answers(models)
-
 
     def resident_memory_falls_back_to_one_version(self) -> None:
         # GIVEN what TensorFlow keeps when a model has come and gone, and a version that is live

@@ -2,7 +2,8 @@
 //
 // Prints how long other threads of a process wait while memory is taken or
 // given back in several ways. One thread maps, touches and unmaps 256 KiB, over
-// and over, as a request that allocates does; a second one does this to a range:
+// and over, as a request that allocates does; a second one does this to a
+// range:
 //
 //   populate, touch            faults its pages in, with MADV_POPULATE_WRITE in
 //                              slices, or by writing to each
@@ -101,8 +102,7 @@ int main(int argc, char** argv) {
   const size_t slice = static_cast<size_t>(number(3, 4)) << 20;
   const auto pause = std::chrono::microseconds(number(4, 0));
   const std::map<std::string, std::function<void(char*, size_t)>> slices = {
-      {"populate",
-       [](char* at, size_t n) { madvise(at, n, kPopulateWrite); }},
+      {"populate", [](char* at, size_t n) { madvise(at, n, kPopulateWrite); }},
       {"touch", Touch},
       {"discard", [](char* at, size_t n) { madvise(at, n, MADV_DONTNEED); }},
   };
