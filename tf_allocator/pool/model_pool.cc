@@ -174,7 +174,7 @@ size_t ModelPool::bytes_reserved() const {
   return committed_;
 }
 
-size_t ModelPool::Trim(const std::function<void()>& between_slices) {
+size_t ModelPool::Trim(const std::function<bool()>& go_on) {
   std::unique_lock<std::mutex> growth(growth_mu_, std::try_to_lock);
   if (!growth.owns_lock()) return 0;
   const bool divisible = memory_->Divisible();
@@ -184,7 +184,7 @@ size_t ModelPool::Trim(const std::function<void()>& between_slices) {
   std::vector<size_t> taken(regions_.size());
   size_t given_back = 0;
   for (;;) {
-    if (given_back > 0) between_slices();
+    if (given_back > 0 && !go_on()) break;
     size_t region = 0;
     size_t bytes = 0;
     char* begin = nullptr;

@@ -100,10 +100,11 @@ class ModelPool {
   int64_t idle_since_ns() const;
   size_t bytes_reserved() const;
 
-  // Gives the memory of an idle pool back, in slices from its end, and calls
-  // `between_slices`, which may wait. A load that begins meanwhile keeps what
-  // is left. Returns the bytes; 0 where the pool is not idle, or is growing.
-  size_t Trim(const std::function<void()>& between_slices = [] {});
+  // Gives the memory of an idle pool back, in slices from its end. Between two
+  // of them calls `go_on`, which may wait; false keeps what is left, and so
+  // does a load that begins meanwhile. Returns the bytes; 0 where the pool is
+  // not idle, or is growing.
+  size_t Trim(const std::function<bool()>& go_on = [] { return true; });
 
   // Makes memory usable in an idle pool until it has `bytes`, piece by piece.
   // Stops where a load begins, the pool is trimmed, or the limit is reached:

@@ -551,7 +551,10 @@ TEST_F(ModelPoolTest, TrimGoesFromTheEndInSlicesAndUnmapsOnce) {
   ASSERT_TRUE(pool_->Deallocate(first));
   // WHEN it is trimmed
   std::vector<size_t> left;
-  EXPECT_EQ(pool_->Trim([&] { left.push_back(Stats().bytes_reserved); }),
+  EXPECT_EQ(pool_->Trim([&] {
+    left.push_back(Stats().bytes_reserved);
+    return true;
+  }),
             5 * kPart);
   // THEN pages go two huge pages at a time, with a pause after each
   const auto discards = memory_.discards();
@@ -580,6 +583,7 @@ TEST_F(ModelPoolTest, LoadThatBeginsStopsTheTrimAndKeepsWhatIsLeft) {
   EXPECT_EQ(pool_->Trim([&] {
     EXPECT_EQ(memory_.discards().size(), 1u);
     pool_->BeginLoad(true);
+    return true;
   }),
             2 * kPart);
   // THEN no other slice goes
@@ -605,6 +609,7 @@ TEST_F(ModelPoolTest, TensorsOfALoadDoNotGetMemoryThatIsBeingGivenBack) {
   EXPECT_EQ(pool_->Trim([&] {
     pool_->BeginLoad(true);
     p = pool_->Allocate(64, 2 * kPart);
+    return true;
   }),
             2 * kPart);
   // THEN a tensor lies in the lower one
@@ -614,6 +619,18 @@ TEST_F(ModelPoolTest, TensorsOfALoadDoNotGetMemoryThatIsBeingGivenBack) {
   std::memset(p, 0x5a, 2 * kPart);  // usable
   pool_->EndLoad();
   ASSERT_TRUE(pool_->Deallocate(p));
+}
+
+TEST_F(ModelPoolTest, TrimThatIsToldToStopLosesNothing) {
+  MakeLoadingPool(6 * kPart);
+  void* p = Allocate(6 * kPart);
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+  EXPECT_EQ(pool_->Trim([] { return false; }), 2 * kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 4 * kPart);
+  EXPECT_EQ(budget_.charged(), 4 * kPart);
+  EXPECT_EQ(pool_->Trim(), 4 * kPart);
+  EXPECT_EQ(memory_.committed_bytes(), 0u);
 }
 
 TEST_F(ModelPoolTest, IndivisibleMemoryIsGivenBackInOnePiece) {

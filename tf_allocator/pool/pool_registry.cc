@@ -168,12 +168,16 @@ std::string PoolRegistry::PoolOf(const void* address) const {
 }
 
 size_t PoolRegistry::Trim() {
-  std::lock_guard<std::mutex> trimming(trim_mu_);
   size_t bytes = 0;
   for (int id = 1; id <= kMaxPools; ++id) {
-    if (ModelPool* p = pool(static_cast<uint8_t>(id))) {
-      bytes += TrimPool(p, /*paced=*/true);
-    }
+    ModelPool* p = pool(static_cast<uint8_t>(id));
+    if (p == nullptr) continue;
+    size_t part;
+    do {
+      std::lock_guard<std::mutex> trimming(trim_mu_);
+      part = TrimPool(p, /*paced=*/true);
+      bytes += part;
+    } while (part > 0);
   }
   return bytes;
 }
@@ -248,7 +252,7 @@ bool PoolRegistry::Charge(size_t bytes, bool make_room) {
     ++waiting_for_memory_;
   }
   background_wakes_.notify_all();
-  bool taken_over = true;
+  bool charged = true;
   {
     std::lock_guard<std::mutex> trimming(trim_mu_);
     while (!take()) {
@@ -256,14 +260,17 @@ bool PoolRegistry::Charge(size_t bytes, bool make_room) {
       // A load that is refused anyway must not cost others their memory.
       if (taken - std::min(taken, StandbyBytes()) > limit - bytes ||
           !TrimLeastRecentlyUsed()) {
-        taken_over = false;
+        charged = false;
         break;
       }
     }
   }
-  std::lock_guard<std::mutex> lock(background_mu_);
-  --waiting_for_memory_;
-  return taken_over;
+  {
+    std::lock_guard<std::mutex> lock(background_mu_);
+    --waiting_for_memory_;
+  }
+  background_wakes_.notify_all();
+  return charged;
 }
 
 void PoolRegistry::Refund(size_t bytes) { reserved_ -= bytes; }
@@ -440,9 +447,8 @@ bool PoolRegistry::TrimLeastRecentlyUsed() {
 }
 
 size_t PoolRegistry::TrimPool(ModelPool* standby, bool paced) {
-  const size_t bytes = standby->Trim([&] {
-    if (paced) PauseRelease(*standby);
-  });
+  const size_t bytes =
+      standby->Trim([&] { return !paced || PauseRelease(*standby); });
   std::lock_guard<std::mutex> lock(mu_);
   trimmed_bytes_ += bytes;
   return bytes;
@@ -457,9 +463,9 @@ size_t PoolRegistry::StandbyBytes() const {
   return bytes;
 }
 
-void PoolRegistry::PauseRelease(const ModelPool& pool) {
+bool PoolRegistry::PauseRelease(const ModelPool& pool) {
   std::unique_lock<std::mutex> lock(background_mu_);
-  background_wakes_.wait_for(lock, options_.release_pause, [&] {
+  return !background_wakes_.wait_for(lock, options_.release_pause, [&] {
     return waiting_for_memory_ > 0 || stopping_ || !pool.idle();
   });
 }
@@ -508,6 +514,12 @@ void PoolRegistry::BackgroundLoop() {
       const int64_t left =
           std::max<int64_t>(0, since + RetainNs() - options_.now_ns());
       wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
+    }
+    if (wait_ns == 0 && waiting_for_memory_ > 0) {
+      // The load that waits gives back what it needs, at its own priority.
+      background_wakes_.wait(
+          lock, [this] { return waiting_for_memory_ == 0 || stopping_; });
+      continue;
     }
     if (wait_ns == 0) {
       lock.unlock();

@@ -78,8 +78,8 @@ class PoolRegistry : public MemoryBudget {
   std::string PoolOf(const void* address) const;
 
   // Gives the memory of every standby slot back, in slices with pauses between
-  // them, which end as soon as a load needs the slot or the memory. Returns
-  // bytes.
+  // them. A load that needs the slot keeps what is left; one that is short of
+  // memory goes first, on its own thread. Returns bytes.
   size_t Trim();
 
   // The same for slots that have been standby for as long as
@@ -130,8 +130,9 @@ class PoolRegistry : public MemoryBudget {
   bool TrimLeastRecentlyUsed();
   size_t TrimPool(ModelPool* standby, bool paced);
   size_t StandbyBytes() const;
-  // Waits between two slices, while nobody waits for their memory.
-  void PauseRelease(const ModelPool& pool);
+  // Waits between two slices. Returns false as soon as somebody waits for the
+  // slot or its memory.
+  bool PauseRelease(const ModelPool& pool);
   void WakeBackground(bool changed);
   bool HasBackgroundThread() const;
   // Nanoseconds for which standby memory is kept; -1 = for ever.

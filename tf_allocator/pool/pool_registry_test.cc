@@ -650,11 +650,16 @@ TEST_F(PoolRegistryTest, LoadIntoASlotEndsItsReleaseAndKeepsTheRest) {
   EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
 }
 
-TEST_F(PoolRegistryTest, LoadShortOfMemoryEndsThePausesOfARelease) {
+TEST_F(PoolRegistryTest, LoadShortOfMemoryTakesARunningReleaseOver) {
   // GIVEN a slot that is being given back, of a model that is alive
   release_pause_ = kForGood;
   Settings settings = WithRetain(Settings::Retain::kRelease);
   settings.limit_bytes = 8 * kPart;
+  const std::thread::id here = std::this_thread::get_id();
+  std::atomic<int> discards_here{0};
+  memory_.on_discard = [&] {
+    if (std::this_thread::get_id() == here) ++discards_here;
+  };
   MakeRegistry(settings);
   const Loaded alive = Load(Version("/m/a", 1), kPart);
   const Loaded gone = Load(Version("/m/a", 2), 7 * kPart);
@@ -662,9 +667,10 @@ TEST_F(PoolRegistryTest, LoadShortOfMemoryEndsThePausesOfARelease) {
   ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
   // WHEN another model, which cannot have the slot, needs the memory
   const Loaded other = Load(Version("/m/b", 1), 7 * kPart);
-  // THEN it gets it
+  // THEN it gets it, by its own doing
   EXPECT_NE(other.id, 0);
   EXPECT_NE(other.id, gone.id);
+  EXPECT_EQ(discards_here, 3);
   Unload(alive);
 }
 
