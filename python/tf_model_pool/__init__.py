@@ -15,6 +15,7 @@ from tf_model_pool._version import __version__
 from tf_model_pool.api import (
     PREFIX,
     InactiveWarning,
+    LoadTotals,
     PoolStats,
     Totals,
     binding,
@@ -22,6 +23,7 @@ from tf_model_pool.api import (
     inactive_reason,
     is_active,
     link_flags,
+    load_totals,
     missing_parts,
     pool_of,
     pools,
@@ -40,6 +42,7 @@ from tf_model_pool.load_priority import loading, run_at_load_priority
 __all__ = [
     "InactiveWarning",
     "LoadPriorityError",
+    "LoadTotals",
     "ModelPoolError",
     "NotActiveError",
     "PoolStats",
@@ -52,6 +55,7 @@ __all__ = [
     "is_active",
     "link_flags",
     "loading",
+    "load_totals",
     "pool_of",
     "pools",
     "run_at_load_priority",

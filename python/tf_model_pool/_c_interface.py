@@ -15,7 +15,7 @@ from typing import Any
 
 _LIBRARY = "libtf_model_pool.so"
 _VERSION = 1
-_TEXTS = ("ListPools", "Totals", "Status", "Settings", "PoolOf")
+_TEXTS = ("ListPools", "Totals", "LoadTotals", "Status", "Settings", "PoolOf")
 
 
 def _load() -> ctypes.CDLL:
@@ -66,6 +66,11 @@ def list_pools() -> list[Any]:
 def totals() -> Any:
     """The sums over all pools."""
     return SimpleNamespace(**_ask("Totals"))
+
+
+def load_totals() -> Any:
+    """How restores were done."""
+    return SimpleNamespace(**_ask("LoadTotals"))
 
 
 def pool_of(address: int) -> str:

@@ -14,6 +14,7 @@
 
 #include "tf_allocator/pool/pool_stats.h"
 #include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/runtime/load_totals.h"
 
 namespace py = pybind11;
 
@@ -26,6 +27,7 @@ std::string PoolOfAddress(std::uintptr_t address) {
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
+  using tf_model_pool::LoadTotals;
   using tf_model_pool::PoolStats;
   using tf_model_pool::Status;
   using tf_model_pool::Totals;
@@ -63,7 +65,15 @@ PYBIND11_MODULE(_native, m) {
       .def_readonly("fallback_loads", &Totals::fallback_loads)
       .def_readonly("fallback_bytes", &Totals::fallback_bytes)
       .def_readonly("trimmed_bytes", &Totals::trimmed_bytes)
+      .def_readonly("prepared_bytes", &Totals::prepared_bytes)
       .def_readonly("last_fallback_reason", &Totals::last_fallback_reason);
+
+  py::class_<LoadTotals>(m, "LoadTotals")
+      .def_readonly("direct_restores", &LoadTotals::direct_restores)
+      .def_readonly("graph_restores", &LoadTotals::graph_restores)
+      .def_readonly("cold_versions", &LoadTotals::cold_versions)
+      .def_readonly("last_graph_restore_reason",
+                    &LoadTotals::last_graph_restore_reason);
 
   py::class_<Status>(m, "Status")
       .def_readonly("active", &Status::active)
@@ -76,6 +86,8 @@ PYBIND11_MODULE(_native, m) {
         "All pools of this process.");
   m.def("totals", &tf_model_pool::GetTotals, NoGil(),
         "The sums over all pools.");
+  m.def("load_totals", &tf_model_pool::GetLoadTotals, NoGil(),
+        "How restores were done.");
   m.def("pool_of", &PoolOfAddress, NoGil(), py::arg("address"),
         "The name of the pool that holds the address, \"\" = none.");
   m.def("trim", &tf_model_pool::Trim, NoGil(),

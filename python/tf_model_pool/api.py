@@ -112,6 +112,7 @@ class Totals:
         fallback_loads: restores that got no pool and went to the device's own allocator.
         fallback_bytes: bytes that went there, for that or for want of room in a pool.
         trimmed_bytes: given back from standby slots.
+        prepared_bytes: made usable ahead of need (`TF_MODEL_POOL_PREPARE`).
         last_fallback_reason: why the last fallback happened, "" where none did.
     """
 
@@ -123,10 +124,30 @@ class Totals:
     fallback_loads: int
     fallback_bytes: int
     trimmed_bytes: int
+    prepared_bytes: int
     last_fallback_reason: str
 
 
-_Record = TypeVar("_Record", PoolStats, Totals)
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadTotals:
+    """How C++ `LoadSavedModel` restored in this process, where it goes through this project.
+
+    Counts run since process start. Other loads (eager ones, `tf.compat.v1` sessions) do not count.
+
+    Attributes:
+        direct_restores: restore ops whose variables were set without running the op.
+        graph_restores: restore and init ops that TensorFlow ran.
+        cold_versions: versions that served a request of a kind that they were not warmed up with.
+        last_graph_restore_reason: why the last restore or init op was run, "" where none was.
+    """
+
+    direct_restores: int
+    graph_restores: int
+    cold_versions: int
+    last_graph_restore_reason: str
+
+
+_Record = TypeVar("_Record", PoolStats, Totals, LoadTotals)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -260,6 +281,11 @@ def pools() -> list[PoolStats]:
 def totals() -> Totals:
     """The sums over all pools of this process, and what fell back. Raises as `pools`."""
     return _copy(Totals, _checked_native().totals())
+
+
+def load_totals() -> LoadTotals:
+    """How C++ loads of this process restored, and why TensorFlow ran a graph. Raises as `pools`."""
+    return _copy(LoadTotals, _checked_native().load_totals())
 
 
 def pool_of(value: object) -> str | None:

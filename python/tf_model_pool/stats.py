@@ -26,10 +26,11 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stats:
-    """The pools of a process and their sums, read one after the other."""
+    """The pools of a process, their sums and its restores, read one after the other."""
 
     pools: list[api.PoolStats]
     totals: api.Totals
+    load_totals: api.LoadTotals
 
 
 def collect() -> Stats:
@@ -39,11 +40,11 @@ def collect() -> Stats:
         NotActiveError: without the patched TensorFlow.
         SettingError: a `TF_MODEL_POOL*` variable is malformed.
     """
-    return Stats(pools=api.pools(), totals=api.totals())
+    return Stats(pools=api.pools(), totals=api.totals(), load_totals=api.load_totals())
 
 
 def to_json(stats: Stats) -> str:
-    """Versioned JSON: `schema`, `pools`, `totals`, with the fields of PoolStats and Totals.
+    """Versioned JSON: `schema`, `pools`, `totals`, `load_totals`, with the fields of their classes.
 
     Sizes are bytes. Fields may be added under the same schema; none changes its meaning.
     """
@@ -51,6 +52,7 @@ def to_json(stats: Stats) -> str:
         "schema": SCHEMA,
         "pools": [dataclasses.asdict(pool) for pool in stats.pools],
         "totals": dataclasses.asdict(stats.totals),
+        "load_totals": dataclasses.asdict(stats.load_totals),
     }
     return json.dumps(fields, indent=2)
 
@@ -82,15 +84,21 @@ def render(stats: Stats) -> str:
             )
         lines = _table(rows, left={0, 1, 2, 11})
     totals = stats.totals
+    loads = stats.load_totals
+    reason = loads.last_graph_restore_reason
     limit = format_bytes(totals.limit_bytes) if totals.limit_bytes else "none"
     lines += [
         "",
         f"Pools: {totals.num_pools}. In use {format_bytes(totals.bytes_in_use)} of "
         f"{format_bytes(totals.bytes_reserved)} reserved, limit {limit}. "
-        f"Mappings: {totals.num_mappings}. Trimmed: {format_bytes(totals.trimmed_bytes)}.",
+        f"Mappings: {totals.num_mappings}. Trimmed: {format_bytes(totals.trimmed_bytes)}. "
+        f"Prepared: {format_bytes(totals.prepared_bytes)}.",
         f"Fallback to the device's allocator: {totals.fallback_loads} loads, "
         f"{format_bytes(totals.fallback_bytes)}"
         + (f" (last: {totals.last_fallback_reason})." if totals.last_fallback_reason else "."),
+        f"C++ loads: {loads.direct_restores} restores set variables directly, "
+        f"{loads.graph_restores} ran the graph" + (f" (last: {reason})." if reason else ".")
+        + f" Versions that served without a warm-up: {loads.cold_versions}.",
     ]
     return "\n".join(lines)
 

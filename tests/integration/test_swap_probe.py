@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -356,6 +357,22 @@ def test_trimmed_memory_is_counted_and_gone_from_the_gauges(
     assert _points(report, "all unloaded", "trimmed_bytes") == {(): 0}
     assert _points(report, "trimmed", "trimmed_bytes") == {(): standby}
     assert set(_points(report, "trimmed", "bytes_reserved").values()) == {0}
+
+
+def test_restores_are_counted_by_path_and_never_fall(
+    metrics_reports: dict[str, Report],
+) -> None:
+    report = metrics_reports["nothing special"]
+    counts = [_points(report, when, "restores") for when in STEPS]
+    assert _metric(report, STEPS[0], "restores")["kind"] == "counter"
+    for before, after in itertools.pairwise(counts):
+        assert set(before) == {("direct",), ("graph",)}
+        assert all(after[path] >= before[path] for path in before)
+
+
+def test_nothing_is_prepared_unless_asked_for(metrics_reports: dict[str, Report]) -> None:
+    report = metrics_reports["nothing special"]
+    assert [_points(report, when, "prepared_bytes") for when in STEPS] == [{(): 0}] * len(STEPS)
 
 
 def test_there_are_no_metrics_before_the_first_load_and_none_that_the_header_does_not_name(

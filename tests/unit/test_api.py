@@ -44,6 +44,12 @@ def native_totals() -> types.SimpleNamespace:
     return types.SimpleNamespace(**(values | {"last_fallback_reason": ""}))
 
 
+def native_load_totals() -> types.SimpleNamespace:
+    return types.SimpleNamespace(
+        direct_restores=3, graph_restores=1, cold_versions=0, last_graph_restore_reason="it reads a slice"
+    )
+
+
 class FakeNative(types.ModuleType):
     """Answers as tf_model_pool._native does; the attributes are what it was told to answer."""
 
@@ -62,6 +68,9 @@ class FakeNative(types.ModuleType):
 
     def totals(self) -> types.SimpleNamespace:
         return native_totals()
+
+    def load_totals(self) -> types.SimpleNamespace:
+        return native_load_totals()
 
     def pool_of(self, address: int) -> str:
         return next((name for held, name in self.ranges.items() if address in held), "")
@@ -502,6 +511,7 @@ def test_pools_copy_every_field(native: FakeNative) -> None:
     assert dataclasses.asdict(first) == vars(native.pools[0])
     assert (second.slot, second.bytes_in_use) == ("B", 7 << 20)
     assert dataclasses.asdict(api.totals()) == vars(native_totals())
+    assert dataclasses.asdict(api.load_totals()) == vars(native_load_totals())
 
 
 def test_records_cannot_be_changed(native: FakeNative) -> None:
@@ -513,7 +523,7 @@ def test_records_cannot_be_changed(native: FakeNative) -> None:
 
 def test_native_stub_lists_the_fields_of_the_records() -> None:
     stub = (PACKAGE_PARENT / "tf_model_pool" / "_native.pyi").read_text(encoding="utf-8")
-    for record in (api.PoolStats, api.Totals):
+    for record in (api.PoolStats, api.Totals, api.LoadTotals):
         body = stub.split(f"class {record.__name__}:")[1].split("\nclass ")[0]
         for field in dataclasses.fields(record):
             assert f"def {field.name}(self)" in body

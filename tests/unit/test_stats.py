@@ -49,8 +49,14 @@ def totals(**changes: Any) -> api.Totals:
         fallback_loads=0,
         fallback_bytes=0,
         trimmed_bytes=0,
+        prepared_bytes=0,
         last_fallback_reason="",
     )
+    return dataclasses.replace(base, **changes)
+
+
+def load_totals(**changes: Any) -> api.LoadTotals:
+    base = api.LoadTotals(direct_restores=0, graph_restores=0, cold_versions=0, last_graph_restore_reason="")
     return dataclasses.replace(base, **changes)
 
 
@@ -66,16 +72,18 @@ def active(monkeypatch: pytest.MonkeyPatch) -> list[api.PoolStats]:
     held: list[api.PoolStats] = []
     monkeypatch.setattr(api, "pools", lambda: list(held))
     monkeypatch.setattr(api, "totals", lambda: totals(num_pools=len(held)))
+    monkeypatch.setattr(api, "load_totals", load_totals)
     monkeypatch.setattr(api, "inactive_reason", lambda: None)
     return held
 
 
 def test_json_has_schema_and_every_field() -> None:
-    read = json.loads(stats.to_json(stats.Stats([pool()], totals())))
+    read = json.loads(stats.to_json(stats.Stats([pool()], totals(), load_totals())))
     assert read == {
         "schema": "tf_model_pool.stats/1",
         "pools": [dataclasses.asdict(pool())],
         "totals": dataclasses.asdict(totals()),
+        "load_totals": dataclasses.asdict(load_totals()),
     }
 
 
@@ -85,7 +93,7 @@ def test_table_shows_a_line_per_pool_with_models_together() -> None:
         pool(slot="B", name="ctr/2", state="standby", bytes_in_use=0),
         pool(),
     ]
-    lines = stats.render(stats.Stats(pools, totals())).splitlines()
+    lines = stats.render(stats.Stats(pools, totals(), load_totals())).splitlines()
     assert [line.split()[:3] for line in lines[1:4]] == [
         ["ctr/1", "A", "live"],
         ["ctr/2", "B", "standby"],
@@ -96,17 +104,26 @@ def test_table_shows_a_line_per_pool_with_models_together() -> None:
 
 def test_columns_are_aligned() -> None:
     pools = [pool(), pool(slot="B", name="a-long-name/20260101", bytes_in_use=3 << 30)]
-    header, *rows = stats.render(stats.Stats(pools, totals())).splitlines()[:3]
+    header, *rows = stats.render(stats.Stats(pools, totals(), load_totals())).splitlines()[:3]
     assert len({line.index("/models/ctr") for line in rows}) == 1
     assert header.index("MODEL DIRECTORY") == rows[0].index("/models/ctr")
 
 
 def test_fallback_is_shown_with_its_reason() -> None:
-    text = stats.render(
-        stats.Stats([], totals(fallback_loads=2, last_fallback_reason="all 4 slots are in use"))
-    )
+    sums = totals(fallback_loads=2, last_fallback_reason="all 4 slots are in use")
+    text = stats.render(stats.Stats([], sums, load_totals()))
     assert "2 loads" in text
     assert "all 4 slots are in use" in text
+
+
+def test_restores_are_shown_with_the_reason_for_the_last_graph() -> None:
+    loads = load_totals(
+        direct_restores=7, graph_restores=2, cold_versions=1, last_graph_restore_reason="it reads a slice"
+    )
+    text = stats.render(stats.Stats([], totals(), loads))
+    assert "7 restores set variables directly, 2 ran the graph (last: it reads a slice)." in text
+    assert "without a warm-up: 1." in text
+    assert "0 ran the graph." in stats.render(stats.Stats([], totals(), load_totals()))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,12 @@ namespace {
 // bound, so that mappings stay few and little is mapped in vain.
 constexpr size_t kMaxGrowthAhead = size_t{64} << 20;
 
+// Given back at once: two huge pages, or some 100 microseconds with small ones.
+constexpr size_t kReleaseSlice = 2 * kRegionGranularity;
+
+// Made usable at once ahead of need: what a load that wants the pool waits for.
+constexpr size_t kPreparePiece = 4 * kRegionGranularity;
+
 uintptr_t AsAddress(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 
 }  // namespace
@@ -168,35 +174,58 @@ size_t ModelPool::bytes_reserved() const {
   return committed_;
 }
 
-size_t ModelPool::Trim() {
+size_t ModelPool::Trim(const std::function<bool()>& go_on) {
   std::unique_lock<std::mutex> growth(growth_mu_, std::try_to_lock);
   if (!growth.owns_lock()) return 0;
-  struct Part {
-    char* base;
-    size_t bytes;
-  };
-  std::vector<Part> parts;
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    if (!IdleLocked()) return 0;
-    for (Region& region : regions_) {
-      if (region.committed > 0)
-        parts.push_back({region.base, region.committed});
-      region.committed = 0;
-    }
-    chunks_.clear();
-    free_.clear();
-    committed_ = 0;
-    free_bytes_ = 0;
-  }
-  // A load that begins now finds nothing free and waits for growth_mu_.
+  const bool divisible = memory_->Divisible();
+  const size_t slice =
+      divisible ? kReleaseSlice : std::numeric_limits<size_t>::max();
+  // A load that begins now finds less free and waits for growth_mu_ to grow.
+  std::vector<size_t> taken(regions_.size());
   size_t given_back = 0;
-  for (const Part& part : parts) {
-    memory_->Decommit(part.base, part.bytes);
-    budget_->Refund(part.bytes);
-    given_back += part.bytes;
+  for (;;) {
+    if (given_back > 0 && !go_on()) break;
+    size_t region = 0;
+    size_t bytes = 0;
+    char* begin = nullptr;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      if (!IdleLocked()) break;
+      bytes = TakeFromEnd(slice, &region);
+      if (bytes == 0) break;
+      begin = regions_[region].base + regions_[region].committed;
+    }
+    if (divisible) memory_->Discard(begin, bytes);
+    taken[region] += bytes;
+    given_back += bytes;
+  }
+  // Only holders of growth_mu_ change regions_, so it can be read here.
+  for (size_t i = 0; i < taken.size(); ++i) {
+    if (taken[i] == 0) continue;
+    memory_->Decommit(regions_[i].base + regions_[i].committed, taken[i]);
+    budget_->Refund(taken[i]);
   }
   return given_back;
+}
+
+size_t ModelPool::Prepare(size_t bytes) {
+  size_t expected = 0;
+  size_t added = 0;
+  for (;;) {
+    // Free between pieces: a load that has begun goes first.
+    std::lock_guard<std::mutex> growth(growth_mu_);
+    size_t piece;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      const bool trimmed = added > 0 && committed_ != expected;
+      if (!IdleLocked() || trimmed || committed_ >= bytes) return added;
+      piece = RoundUp(std::min(kPreparePiece, bytes - committed_),
+                      kRegionGranularity);
+      expected = committed_ + piece;
+    }
+    if (!Grow(piece, /*make_room=*/false)) return added;
+    added += piece;
+  }
 }
 
 void ModelPool::FillStats(PoolStats* stats) const {
@@ -215,9 +244,9 @@ void ModelPool::FillStats(PoolStats* stats) const {
   stats->prefault_ns = static_cast<uint64_t>(prefault_ns_);
 }
 
-bool ModelPool::Grow(size_t bytes) {
+bool ModelPool::Grow(size_t bytes, bool make_room) {
   bytes = RoundUp(bytes, kRegionGranularity);
-  if (!budget_->Charge(bytes)) return false;
+  if (!budget_->Charge(bytes, make_room)) return false;
   const int place = PlaceForGrowth(bytes);
   // Only holders of growth_mu_ change regions_, so it can be read here.
   char* const begin =
@@ -306,6 +335,22 @@ void ModelPool::EraseFree(Address address, size_t size) {
   free_.erase({size, address});
   chunks_.erase(address);
   free_bytes_ -= size;
+}
+
+size_t ModelPool::TakeFromEnd(size_t bytes, size_t* region) {
+  for (size_t i = regions_.size(); i-- > 0;) {
+    Region& r = regions_[i];
+    if (r.committed == 0) continue;
+    bytes = std::min(bytes, r.committed);
+    // An idle pool is one free chunk in each region.
+    EraseFree(AsAddress(r.base), r.committed);
+    r.committed -= bytes;
+    if (r.committed > 0) InsertFree(AsAddress(r.base), r.committed, i);
+    committed_ -= bytes;
+    *region = i;
+    return bytes;
+  }
+  return 0;
 }
 
 bool ModelPool::IdleLocked() const {

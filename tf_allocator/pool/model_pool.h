@@ -39,8 +39,9 @@ constexpr size_t kChunkGranularity = 64;
 class MemoryBudget {
  public:
   virtual ~MemoryBudget() = default;
-  // Returns false where `bytes` more would exceed the limit.
-  virtual bool Charge(size_t bytes) = 0;
+  // Returns false where `bytes` more would exceed the limit. With `make_room`,
+  // others may lose memory that they do not use.
+  virtual bool Charge(size_t bytes, bool make_room) = 0;
   virtual void Refund(size_t bytes) = 0;
 };
 
@@ -99,9 +100,16 @@ class ModelPool {
   int64_t idle_since_ns() const;
   size_t bytes_reserved() const;
 
-  // Gives all memory of an idle pool back. Returns the bytes; 0 where the
-  // pool is not idle, or is growing.
-  size_t Trim();
+  // Gives the memory of an idle pool back, in slices from its end. Between two
+  // of them calls `go_on`, which may wait; false keeps what is left, and so
+  // does a load that begins meanwhile. Returns the bytes; 0 where the pool is
+  // not idle, or is growing.
+  size_t Trim(const std::function<bool()>& go_on = [] { return true; });
+
+  // Makes memory usable in an idle pool until it has `bytes`, piece by piece.
+  // Stops where a load begins, the pool is trimmed, or the limit is reached:
+  // nobody else's memory is given back for it. Returns the bytes added.
+  size_t Prepare(size_t bytes);
 
   // Fills the fields that the pool knows.
   void FillStats(PoolStats* stats) const;
@@ -121,13 +129,16 @@ class ModelPool {
   using Chunks = std::map<Address, Chunk>;
 
   // Makes at least `bytes` more usable. REQUIRES: growth_mu_ held, mu_ not.
-  bool Grow(size_t bytes);
+  bool Grow(size_t bytes, bool make_room = true);
   // Where the next `bytes` can be committed; -1 where address space is out.
   int PlaceForGrowth(size_t bytes);
   // The rest REQUIRE mu_.
   void* AllocateFromFree(size_t alignment, size_t size, size_t requested);
   void InsertFree(Address address, size_t size, size_t region);
   void EraseFree(Address address, size_t size);
+  // Takes up to `bytes` from the end of the last region with memory out of an
+  // idle pool. Returns how many, and the region in `*region`.
+  size_t TakeFromEnd(size_t bytes, size_t* region);
   bool IdleLocked() const;
   // Notes the time where the pool has become idle; whether it has.
   bool NoteIdleLocked();

@@ -28,7 +28,8 @@ constexpr size_t kPart = kRegionGranularity;
 
 class FakeBudget : public MemoryBudget {
  public:
-  bool Charge(size_t bytes) override {
+  bool Charge(size_t bytes, bool make_room) override {
+    if (make_room) ++asked_for_room;
     size_t charged = charged_;
     do {
       if (charged + bytes > limit) return false;
@@ -41,6 +42,7 @@ class FakeBudget : public MemoryBudget {
   size_t charged() const { return charged_; }
 
   std::atomic<size_t> limit{size_t{1} << 40};
+  std::atomic<int> asked_for_room{0};
 
  private:
   std::atomic<size_t> charged_{0};
@@ -539,6 +541,169 @@ TEST_F(ModelPoolTest, TrimTakesNothingFromAPoolInUse) {
   EXPECT_EQ(memory_.committed_bytes(), kPart);
   pool_->RemoveFallback(10);
   EXPECT_EQ(pool_->Trim(), kPart);
+}
+
+TEST_F(ModelPoolTest, TrimGoesFromTheEndInSlicesAndUnmapsOnce) {
+  // GIVEN an idle pool of two and a half slices
+  MakeLoadingPool(5 * kPart);
+  char* first = static_cast<char*>(Allocate(5 * kPart));
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(first));
+  // WHEN it is trimmed
+  std::vector<size_t> left;
+  EXPECT_EQ(pool_->Trim([&] {
+    left.push_back(Stats().bytes_reserved);
+    return true;
+  }),
+            5 * kPart);
+  // THEN pages go two huge pages at a time, with a pause after each
+  const auto discards = memory_.discards();
+  ASSERT_EQ(discards.size(), 3u);
+  EXPECT_EQ(discards[0].address, first + 3 * kPart);
+  EXPECT_EQ(discards[1].address, first + kPart);
+  EXPECT_EQ(discards[2].address, first);
+  EXPECT_EQ(discards[0].bytes, 2 * kPart);
+  EXPECT_EQ(discards[1].bytes, 2 * kPart);
+  EXPECT_EQ(discards[2].bytes, kPart);
+  EXPECT_EQ(left, (std::vector<size_t>{3 * kPart, kPart, 0}));
+  // THEN the empty range goes in one
+  const auto decommits = memory_.decommits();
+  ASSERT_EQ(decommits.size(), 1u);
+  EXPECT_EQ(decommits[0].address, first);
+  EXPECT_EQ(decommits[0].bytes, 5 * kPart);
+  EXPECT_EQ(budget_.charged(), 0u);
+}
+
+TEST_F(ModelPoolTest, LoadThatBeginsStopsTheTrimAndKeepsWhatIsLeft) {
+  MakeLoadingPool(6 * kPart);
+  char* first = static_cast<char*>(Allocate(6 * kPart));
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(first));
+  // WHEN a load begins after the first slice
+  EXPECT_EQ(pool_->Trim([&] {
+    EXPECT_EQ(memory_.discards().size(), 1u);
+    pool_->BeginLoad(true);
+    return true;
+  }),
+            2 * kPart);
+  // THEN no other slice goes
+  EXPECT_EQ(memory_.discards().size(), 1u);
+  EXPECT_EQ(memory_.committed_bytes(), 4 * kPart);
+  EXPECT_EQ(budget_.charged(), 4 * kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 4 * kPart);
+  EXPECT_EQ(Stats().largest_free_block, 4 * kPart);
+  // THEN what is left serves the load, and only the rest is mapped again
+  ASSERT_TRUE(pool_->Reserve(6 * kPart));
+  EXPECT_EQ(memory_.committed_bytes(), 6 * kPart);
+  EXPECT_EQ(Allocate(6 * kPart), first);
+  EXPECT_EQ(Stats().num_regions, 1u);
+}
+
+TEST_F(ModelPoolTest, TensorsOfALoadDoNotGetMemoryThatIsBeingGivenBack) {
+  MakeLoadingPool(4 * kPart);
+  char* first = static_cast<char*>(Allocate(4 * kPart));
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(first));
+  // GIVEN a trim that has given the upper half back
+  void* p = nullptr;
+  EXPECT_EQ(pool_->Trim([&] {
+    pool_->BeginLoad(true);
+    p = pool_->Allocate(64, 2 * kPart);
+    return true;
+  }),
+            2 * kPart);
+  // THEN a tensor lies in the lower one
+  EXPECT_EQ(p, first);
+  EXPECT_EQ(Stats().bytes_in_use, 2 * kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 2 * kPart);
+  std::memset(p, 0x5a, 2 * kPart);  // usable
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+}
+
+TEST_F(ModelPoolTest, TrimThatIsToldToStopLosesNothing) {
+  MakeLoadingPool(6 * kPart);
+  void* p = Allocate(6 * kPart);
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+  EXPECT_EQ(pool_->Trim([] { return false; }), 2 * kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 4 * kPart);
+  EXPECT_EQ(budget_.charged(), 4 * kPart);
+  EXPECT_EQ(pool_->Trim(), 4 * kPart);
+  EXPECT_EQ(memory_.committed_bytes(), 0u);
+}
+
+TEST_F(ModelPoolTest, IndivisibleMemoryIsGivenBackInOnePiece) {
+  memory_.divisible = false;
+  MakeLoadingPool(5 * kPart);
+  void* p = Allocate(5 * kPart);
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+  EXPECT_EQ(pool_->Trim(), 5 * kPart);
+  EXPECT_TRUE(memory_.discards().empty());
+  EXPECT_EQ(memory_.decommits().size(), 1u);
+}
+
+TEST_F(ModelPoolTest, EveryRegionIsTrimmed) {
+  MakeLoadingPool(3 * kPart, /*address_space=*/4 * kPart);
+  void* p = Allocate(3 * kPart);
+  void* q = Allocate(3 * kPart);
+  ASSERT_EQ(Stats().num_regions, 2u);
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+  ASSERT_TRUE(pool_->Deallocate(q));
+  EXPECT_EQ(pool_->Trim(), 6 * kPart);
+  EXPECT_EQ(memory_.committed_bytes(), 0u);
+  EXPECT_EQ(memory_.decommits().size(), 2u);
+  pool_->BeginLoad(true);
+  EXPECT_EQ(Allocate(3 * kPart), p);
+  EXPECT_EQ(Allocate(3 * kPart), q);
+  EXPECT_EQ(Stats().num_regions, 2u);
+}
+
+// Memory ahead of need.
+
+TEST_F(ModelPoolTest, PreparedMemoryIsWhatTheNextLoadFinds) {
+  MakePool();
+  EXPECT_EQ(pool_->Prepare(9 * kPart), 9 * kPart);
+  EXPECT_EQ(memory_.committed_bytes(), 9 * kPart);
+  EXPECT_EQ(memory_.commits(), 3u);  // piece by piece
+  EXPECT_EQ(budget_.asked_for_room, 0);
+  EXPECT_EQ(pool_->Prepare(9 * kPart), 0u);
+  pool_->BeginLoad(true);
+  ASSERT_TRUE(pool_->Reserve(9 * kPart));
+  Allocate(9 * kPart);
+  EXPECT_EQ(memory_.commits(), 3u);
+}
+
+TEST_F(ModelPoolTest, PoolInUseIsNotPrepared) {
+  MakeLoadingPool(kPart);
+  EXPECT_EQ(pool_->Prepare(4 * kPart), 0u);
+  Allocate(kPart);
+  pool_->EndLoad();
+  EXPECT_EQ(pool_->Prepare(4 * kPart), 0u);
+  EXPECT_EQ(memory_.committed_bytes(), kPart);
+}
+
+TEST_F(ModelPoolTest, LoadThatBeginsStopsThePreparation) {
+  MakePool();
+  memory_.on_commit = [this] {
+    memory_.on_commit = nullptr;
+    pool_->BeginLoad(true);
+  };
+  EXPECT_EQ(pool_->Prepare(12 * kPart), 4 * kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 4 * kPart);
+  pool_->EndLoad();
+}
+
+TEST_F(ModelPoolTest, PreparationStopsAtTheLimit) {
+  MakePool();
+  budget_.limit = 10 * kPart;
+  EXPECT_EQ(pool_->Prepare(12 * kPart), 8 * kPart);
+  EXPECT_EQ(budget_.asked_for_room, 0);
+  memory_.refuse_commits = true;
+  EXPECT_EQ(pool_->Prepare(10 * kPart), 0u);
+  EXPECT_EQ(budget_.charged(), 8 * kPart);
 }
 
 TEST_F(ModelPoolTest, StateFollowsLoadsAndTensors) {

@@ -2,12 +2,16 @@
 
 #include "tf_allocator/pool/pool_registry.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 #include <limits>
 #include <set>
 #include <tuple>
 #include <utility>
+
+#include "tf_allocator/pool/thread_priority.h"
 
 namespace tf_model_pool {
 namespace {
@@ -34,18 +38,18 @@ PoolRegistry::Options WithDefaults(PoolRegistry::Options options) {
 
 PoolRegistry::PoolRegistry(Options options)
     : options_(WithDefaults(std::move(options))) {
-  if (RetainNs() >= 0) {
-    retention_thread_ = std::thread([this] { RetentionLoop(); });
+  if (HasBackgroundThread()) {
+    background_thread_ = std::thread([this] { BackgroundLoop(); });
   }
 }
 
 PoolRegistry::~PoolRegistry() {
   {
-    std::lock_guard<std::mutex> lock(retention_mu_);
+    std::lock_guard<std::mutex> lock(background_mu_);
     stopping_ = true;
   }
-  retention_wakes_.notify_all();
-  if (retention_thread_.joinable()) retention_thread_.join();
+  background_wakes_.notify_all();
+  if (background_thread_.joinable()) background_thread_.join();
 }
 
 uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
@@ -70,6 +74,7 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
     CountFallbackLoad(identity, bytes, reason);
     return 0;
   }
+  WakeBackground(/*changed=*/false);
   // Mapping and faulting can take seconds: not under mu_.
   if (bytes == 0 || slot->pool->Reserve(bytes)) {
     if (takes_slot) {
@@ -99,6 +104,7 @@ uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
 
 void PoolRegistry::EndLoad(uint8_t id) {
   if (ModelPool* p = pool(id)) p->EndLoad();
+  if (options_.settings.prepare) WakeBackground(/*changed=*/true);
 }
 
 std::string PoolRegistry::NameOf(uint8_t id) const {
@@ -114,7 +120,7 @@ std::vector<PoolStats> PoolRegistry::List() const {
   std::lock_guard<std::mutex> lock(mu_);
   for (const auto& slot : slots_) {
     // Made for a load that was refused: nothing has ever been in it.
-    if (slot->num_loads == 0) continue;
+    if (slot->num_loads == 0 && slot->pool->bytes_reserved() == 0) continue;
     PoolStats stats;
     stats.id = slot->id;
     stats.name = slot->identity.Name();
@@ -146,6 +152,7 @@ Totals PoolRegistry::GetTotals() const {
   totals.fallback_loads = fallback_loads_;
   totals.fallback_bytes = fallback_bytes_;
   totals.trimmed_bytes = trimmed_bytes_;
+  totals.prepared_bytes = prepared_bytes_;
   totals.last_fallback_reason = last_fallback_reason_;
   totals.loads_into_new_memory = loads_into_new_memory_;
   totals.loads_into_reused_memory = loads_into_reused_memory_;
@@ -161,10 +168,16 @@ std::string PoolRegistry::PoolOf(const void* address) const {
 }
 
 size_t PoolRegistry::Trim() {
-  std::lock_guard<std::mutex> trimming(trim_mu_);
   size_t bytes = 0;
   for (int id = 1; id <= kMaxPools; ++id) {
-    if (ModelPool* p = pool(static_cast<uint8_t>(id))) bytes += TrimPool(p);
+    ModelPool* p = pool(static_cast<uint8_t>(id));
+    if (p == nullptr) continue;
+    size_t part;
+    do {
+      std::lock_guard<std::mutex> trimming(trim_mu_);
+      part = TrimPool(p, /*paced=*/true);
+      bytes += part;
+    } while (part > 0);
   }
   return bytes;
 }
@@ -179,9 +192,29 @@ size_t PoolRegistry::TrimExpired() {
     ModelPool* p = pool(static_cast<uint8_t>(id));
     if (p == nullptr) continue;
     const int64_t since = p->idle_since_ns();
-    if (since >= 0 && now - since >= retain) bytes += TrimPool(p);
+    if (since >= 0 && now - since >= retain) {
+      bytes += TrimPool(p, /*paced=*/true);
+    }
   }
   return bytes;
+}
+
+size_t PoolRegistry::Prepare() {
+  size_t total = 0;
+  for (size_t i = 0;; ++i) {
+    Slot* slot;
+    size_t bytes = 0;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      if (i >= slots_.size()) return total;
+      slot = SlotToPrepare(*slots_[i], &bytes);
+    }
+    if (slot == nullptr) continue;
+    const size_t added = slot->pool->Prepare(bytes);
+    total += added;
+    std::lock_guard<std::mutex> lock(mu_);
+    prepared_bytes_ += added;
+  }
 }
 
 void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
@@ -200,7 +233,7 @@ void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
           reason + ")");
 }
 
-bool PoolRegistry::Charge(size_t bytes) {
+bool PoolRegistry::Charge(size_t bytes, bool make_room) {
   const size_t limit = options_.settings.limit_bytes == 0
                            ? std::numeric_limits<size_t>::max()
                            : options_.settings.limit_bytes;
@@ -213,14 +246,31 @@ bool PoolRegistry::Charge(size_t bytes) {
     return false;
   };
   if (take()) return true;
-  std::lock_guard<std::mutex> trimming(trim_mu_);
-  while (!take()) {
-    const size_t taken = reserved_.load();
-    // A load that is refused anyway must not cost others their memory.
-    if (taken - std::min(taken, StandbyBytes()) > limit - bytes) return false;
-    if (!TrimLeastRecentlyUsed()) return false;
+  if (!make_room) return false;
+  {
+    std::lock_guard<std::mutex> lock(background_mu_);
+    ++waiting_for_memory_;
   }
-  return true;
+  background_wakes_.notify_all();
+  bool charged = true;
+  {
+    std::lock_guard<std::mutex> trimming(trim_mu_);
+    while (!take()) {
+      const size_t taken = reserved_.load();
+      // A load that is refused anyway must not cost others their memory.
+      if (taken - std::min(taken, StandbyBytes()) > limit - bytes ||
+          !TrimLeastRecentlyUsed()) {
+        charged = false;
+        break;
+      }
+    }
+  }
+  {
+    std::lock_guard<std::mutex> lock(background_mu_);
+    --waiting_for_memory_;
+  }
+  background_wakes_.notify_all();
+  return charged;
 }
 
 void PoolRegistry::Refund(size_t bytes) { reserved_ -= bytes; }
@@ -273,14 +323,7 @@ PoolRegistry::Slot* PoolRegistry::NewSlot() {
   ModelPool::Options pool_options;
   pool_options.address_space = options_.address_space_per_pool;
   pool_options.now_ns = options_.now_ns;
-  pool_options.on_idle = [this] {
-    if (RetainNs() < 0) return;
-    {
-      std::lock_guard<std::mutex> lock(retention_mu_);
-      retention_pending_ = true;
-    }
-    retention_wakes_.notify_all();
-  };
+  pool_options.on_idle = [this] { WakeBackground(/*changed=*/true); };
   auto slot = std::make_unique<Slot>();
   slot->id = id;
   slot->pool = std::make_unique<ModelPool>(options_.memory, this,
@@ -290,6 +333,46 @@ PoolRegistry::Slot* PoolRegistry::NewSlot() {
   pools_[id].store(slot->pool.get(), std::memory_order_release);
   slots_.push_back(std::move(slot));
   return slots_.back().get();
+}
+
+PoolRegistry::Slot* PoolRegistry::SlotToPrepare(const Slot& live,
+                                                size_t* bytes) {
+  PoolStats stats;
+  live.pool->FillStats(&stats);
+  // What is loaded again in its place, without a version, shares its slot.
+  if (stats.state != PoolState::kLive || live.identity.version.empty()) {
+    return nullptr;
+  }
+  *bytes = RoundUp(stats.bytes_in_use, kRegionGranularity);
+  Slot* standby = nullptr;
+  Slot* orphan = nullptr;
+  int of_this_model = 0;
+  for (const auto& slot : slots_) {
+    const bool own = slot->identity.model_dir == live.identity.model_dir;
+    if (own) ++of_this_model;
+    if (slot.get() == &live) continue;
+    if (!slot->pool->idle()) {
+      // An update is on its way, and leaves a slot behind.
+      if (own) return nullptr;
+      continue;
+    }
+    if (!own && ModelIsAlive(slot->identity.model_dir)) continue;
+    Slot*& best = own ? standby : orphan;
+    if (best == nullptr ||
+        slot->pool->bytes_reserved() > best->pool->bytes_reserved()) {
+      best = slot.get();
+    }
+  }
+  if (standby != nullptr) {
+    return standby->pool->bytes_reserved() < *bytes ? standby : nullptr;
+  }
+  if (of_this_model >= options_.settings.slots) return nullptr;
+  const char letter = FreeLetter(live.identity.model_dir);
+  Slot* slot = orphan != nullptr ? orphan : NewSlot();
+  if (slot == nullptr) return nullptr;
+  slot->letter = letter;
+  slot->identity = {live.identity.model_dir, ""};
+  return slot;
 }
 
 bool PoolRegistry::ModelIsAlive(const std::string& model_dir) const {
@@ -359,12 +442,13 @@ bool PoolRegistry::TrimLeastRecentlyUsed() {
       [](const auto& a, const auto& b) { return a.first < b.first; });
   // The first one may have been taken by a load since.
   return std::any_of(standby.begin(), standby.end(), [this](const auto& entry) {
-    return TrimPool(entry.second) > 0;
+    return TrimPool(entry.second, /*paced=*/false) > 0;
   });
 }
 
-size_t PoolRegistry::TrimPool(ModelPool* standby) {
-  const size_t bytes = standby->Trim();
+size_t PoolRegistry::TrimPool(ModelPool* standby, bool paced) {
+  const size_t bytes =
+      standby->Trim([&] { return !paced || PauseRelease(*standby); });
   std::lock_guard<std::mutex> lock(mu_);
   trimmed_bytes_ += bytes;
   return bytes;
@@ -379,6 +463,25 @@ size_t PoolRegistry::StandbyBytes() const {
   return bytes;
 }
 
+bool PoolRegistry::PauseRelease(const ModelPool& pool) {
+  std::unique_lock<std::mutex> lock(background_mu_);
+  return !background_wakes_.wait_for(lock, options_.release_pause, [&] {
+    return waiting_for_memory_ > 0 || stopping_ || !pool.idle();
+  });
+}
+
+void PoolRegistry::WakeBackground(bool changed) {
+  {
+    std::lock_guard<std::mutex> lock(background_mu_);
+    if (changed) changed_ = true;
+  }
+  background_wakes_.notify_all();
+}
+
+bool PoolRegistry::HasBackgroundThread() const {
+  return RetainNs() >= 0 || options_.settings.prepare;
+}
+
 int64_t PoolRegistry::RetainNs() const {
   switch (options_.settings.retain) {
     case Settings::Retain::kStandby:
@@ -391,11 +494,19 @@ int64_t PoolRegistry::RetainNs() const {
   return -1;
 }
 
-void PoolRegistry::RetentionLoop() {
-  std::unique_lock<std::mutex> lock(retention_mu_);
+void PoolRegistry::BackgroundLoop() {
+  pthread_setname_np(pthread_self(), "tf_model_pool");
+  LowerThreadPriority(options_.settings.load_priority);
+  std::unique_lock<std::mutex> lock(background_mu_);
   while (!stopping_) {
+    changed_ = false;
+    if (options_.settings.prepare) {
+      lock.unlock();
+      Prepare();
+      lock.lock();
+    }
     int64_t wait_ns = -1;
-    for (int id = 1; id <= kMaxPools; ++id) {
+    for (int id = 1; RetainNs() >= 0 && id <= kMaxPools; ++id) {
       ModelPool* p = pool(static_cast<uint8_t>(id));
       if (p == nullptr || p->bytes_reserved() == 0) continue;
       const int64_t since = p->idle_since_ns();
@@ -404,19 +515,25 @@ void PoolRegistry::RetentionLoop() {
           std::max<int64_t>(0, since + RetainNs() - options_.now_ns());
       wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
     }
+    if (wait_ns == 0 && waiting_for_memory_ > 0) {
+      // The load that waits gives back what it needs, at its own priority.
+      background_wakes_.wait(
+          lock, [this] { return waiting_for_memory_ == 0 || stopping_; });
+      continue;
+    }
     if (wait_ns == 0) {
       lock.unlock();
       TrimExpired();
       lock.lock();
       continue;
     }
-    const auto woken = [this] { return retention_pending_ || stopping_; };
+    const auto woken = [this] { return changed_ || stopping_; };
     if (wait_ns < 0) {
-      retention_wakes_.wait(lock, woken);
+      background_wakes_.wait(lock, woken);
     } else {
-      retention_wakes_.wait_for(lock, std::chrono::nanoseconds(wait_ns), woken);
+      background_wakes_.wait_for(lock, std::chrono::nanoseconds(wait_ns),
+                                 woken);
     }
-    retention_pending_ = false;
   }
 }
 

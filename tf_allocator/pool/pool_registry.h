@@ -8,6 +8,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -38,6 +39,9 @@ class PoolRegistry : public MemoryBudget {
     SystemMemory* memory = nullptr;  // not owned
     size_t address_space_per_pool = ModelPool::kAddressSpace;
     std::function<int64_t()> now_ns;  // default: the steady clock
+    // Between two slices of memory that is given back. A GiB takes a third of
+    // a second, and no thread waits for more than one slice.
+    std::chrono::nanoseconds release_pause = std::chrono::milliseconds(1);
     // Receives one line where a load gets no pool or less than it needs; a
     // line is not repeated while it is among the recent ones. Called without
     // locks of the registry held. Default: drops it.
@@ -73,21 +77,29 @@ class PoolRegistry : public MemoryBudget {
   // The name of the pool that `address` lies in, "" where it is in none.
   std::string PoolOf(const void* address) const;
 
-  // Gives the memory of every standby slot back. Returns bytes.
+  // Gives the memory of every standby slot back, in slices with pauses between
+  // them. A load that needs the slot keeps what is left; one that is short of
+  // memory goes first, on its own thread. Returns bytes.
   size_t Trim();
 
   // The same for slots that have been standby for as long as
   // TF_MODEL_POOL_RETAIN keeps them. Called by the registry's own thread.
   size_t TrimExpired();
 
+  // Makes memory usable for the next version of each model that has one version
+  // alive, as much as that takes: in its standby slot, else in a new one.
+  // Returns bytes. Called by the registry's own thread with
+  // TF_MODEL_POOL_PREPARE=on, after each load and unload.
+  size_t Prepare();
+
   // Counts bytes that pool `id` had no room for.
   void CountFallbackBytes(uint8_t id, size_t bytes);
 
   const Settings& settings() const { return options_.settings; }
 
-  // MemoryBudget. Charge() trims standby slots, least recently used first,
-  // where that makes room, before it refuses.
-  bool Charge(size_t bytes) override;
+  // MemoryBudget. With `make_room`, Charge() trims standby slots, least
+  // recently used first, where that makes room, before it refuses.
+  bool Charge(size_t bytes, bool make_room) override;
   void Refund(size_t bytes) override;
 
  private:
@@ -103,6 +115,10 @@ class PoolRegistry : public MemoryBudget {
   Slot* ChooseSlot(const ModelIdentity& identity, size_t bytes,
                    std::string* reason);
   Slot* NewSlot();
+  // The slot to prepare for the next version of the model that `live` holds a
+  // version of, and the bytes that it should have; nullptr where it has them,
+  // or should not. REQUIRES: mu_.
+  Slot* SlotToPrepare(const Slot& live, size_t* bytes);
   bool ModelIsAlive(const std::string& model_dir) const;
   char FreeLetter(const std::string& model_dir) const;
   void CountFallbackLoad(const ModelIdentity& identity, size_t bytes,
@@ -112,11 +128,16 @@ class PoolRegistry : public MemoryBudget {
   std::string WhyRefused(const ModelPool& pool, size_t bytes) const;
   // The next three REQUIRE trim_mu_.
   bool TrimLeastRecentlyUsed();
-  size_t TrimPool(ModelPool* standby);
+  size_t TrimPool(ModelPool* standby, bool paced);
   size_t StandbyBytes() const;
+  // Waits between two slices. Returns false as soon as somebody waits for the
+  // slot or its memory.
+  bool PauseRelease(const ModelPool& pool);
+  void WakeBackground(bool changed);
+  bool HasBackgroundThread() const;
   // Nanoseconds for which standby memory is kept; -1 = for ever.
   int64_t RetainNs() const;
-  void RetentionLoop();
+  void BackgroundLoop();
 
   const Options options_;
   std::array<std::atomic<ModelPool*>, kMaxPools + 1> pools_{};
@@ -132,16 +153,18 @@ class PoolRegistry : public MemoryBudget {
   size_t fallback_loads_ = 0;
   size_t fallback_bytes_ = 0;
   size_t trimmed_bytes_ = 0;
+  size_t prepared_bytes_ = 0;
   std::string last_fallback_reason_;
   size_t loads_into_new_memory_ = 0;
   size_t loads_into_reused_memory_ = 0;
   std::set<std::string> logged_;
 
-  std::mutex retention_mu_;
-  std::condition_variable retention_wakes_;
-  bool retention_pending_ = false;
+  std::mutex background_mu_;
+  std::condition_variable background_wakes_;
+  bool changed_ = false;        // a slot has come into use or out of it
+  int waiting_for_memory_ = 0;  // loads
   bool stopping_ = false;
-  std::thread retention_thread_;
+  std::thread background_thread_;
 };
 
 }  // namespace tf_model_pool

@@ -2,6 +2,10 @@
 
 #include "tf_allocator/pool/pool_registry.h"
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -55,6 +59,7 @@ class PoolRegistryTest : public ::testing::Test {
     options.memory = &memory_;
     options.address_space_per_pool = address_space;
     options.now_ns = clock_.AsFunction();
+    options.release_pause = release_pause_;
     options.log = [this](const std::string& line) {
       std::lock_guard<std::mutex> lock(log_mu_);
       log_.push_back(line);
@@ -94,6 +99,7 @@ class PoolRegistryTest : public ::testing::Test {
 
   FakeSystemMemory memory_;
   FakeClock clock_;
+  std::chrono::nanoseconds release_pause_{0};
   std::mutex log_mu_;
   std::vector<std::string> log_;
   std::vector<std::pair<uint8_t, ModelPool*>> new_pools_;
@@ -622,6 +628,169 @@ TEST_F(PoolRegistryTest, ReleaseGivesMemoryBackByItself) {
       [&] { return registry_->GetTotals().trimmed_bytes >= 10 * kPart; }));
 }
 
+// In the tests with it, a release that nobody hurries would never end.
+constexpr std::chrono::hours kForGood{1};
+
+TEST_F(PoolRegistryTest, LoadIntoASlotEndsItsReleaseAndKeepsTheRest) {
+  // GIVEN a slot that is being released, with a long pause after a slice
+  release_pause_ = kForGood;
+  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  const Loaded v1 = Load(Version("/m/a", 1), 8 * kPart);
+  Unload(v1);
+  ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
+  // WHEN the next version comes
+  const Loaded v2 = Load(Version("/m/a", 2), 8 * kPart);
+  // THEN it takes the slot, with what is left of it
+  EXPECT_EQ(v2.id, v1.id);
+  EXPECT_EQ(v2.tensor, v1.tensor);
+  EXPECT_EQ(memory_.discards().size(), 1u);
+  EXPECT_EQ(StatsOf(v2.id).bytes_reserved, 8 * kPart);
+  EXPECT_TRUE(Eventually(
+      [&] { return registry_->GetTotals().trimmed_bytes == 2 * kPart; }));
+  EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
+}
+
+TEST_F(PoolRegistryTest, LoadShortOfMemoryTakesARunningReleaseOver) {
+  // GIVEN a slot that is being given back, of a model that is alive
+  release_pause_ = kForGood;
+  Settings settings = WithRetain(Settings::Retain::kRelease);
+  settings.limit_bytes = 8 * kPart;
+  const std::thread::id here = std::this_thread::get_id();
+  std::atomic<int> discards_here{0};
+  memory_.on_discard = [&] {
+    if (std::this_thread::get_id() == here) ++discards_here;
+  };
+  MakeRegistry(settings);
+  const Loaded alive = Load(Version("/m/a", 1), kPart);
+  const Loaded gone = Load(Version("/m/a", 2), 7 * kPart);
+  Unload(gone);
+  ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
+  // WHEN another model, which cannot have the slot, needs the memory
+  const Loaded other = Load(Version("/m/b", 1), 7 * kPart);
+  // THEN it gets it, by its own doing
+  EXPECT_NE(other.id, 0);
+  EXPECT_NE(other.id, gone.id);
+  EXPECT_EQ(discards_here, 3);
+  Unload(alive);
+}
+
+TEST_F(PoolRegistryTest, PausedReleaseEndsWithTheRegistry) {
+  release_pause_ = kForGood;
+  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  Unload(Load(Version("/m/a", 1), 8 * kPart));
+  ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
+  registry_.reset();
+  EXPECT_EQ(memory_.committed_bytes(), 0u);
+}
+
+TEST_F(PoolRegistryTest, ReleaseRunsOnAThreadOfItsOwnAtLoadPriority) {
+  std::atomic<int> nice{0};
+  std::atomic<bool> on_this_thread{false};
+  const std::thread::id here = std::this_thread::get_id();
+  memory_.on_discard = [&] {
+    nice = getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)));
+    on_this_thread = std::this_thread::get_id() == here;
+  };
+  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  Unload(Load(Version("/m/a", 1), 4 * kPart));
+  ASSERT_TRUE(Eventually([&] { return memory_.committed_bytes() == 0; }));
+  registry_.reset();
+  EXPECT_EQ(nice, 10);
+  EXPECT_FALSE(on_this_thread);
+}
+
+// Memory ahead of need. Where the registry's thread might be first, tests wait.
+
+Settings WithPrepare(size_t limit = 0) {
+  Settings settings = WithLimit(limit);
+  settings.prepare = true;
+  return settings;
+}
+
+TEST_F(PoolRegistryTest, FirstUpdateFindsPreparedMemory) {
+  MakeRegistry(WithPrepare());
+  const Loaded v1 = Load(Version("/m/a", 1), 3 * kPart);
+  ASSERT_TRUE(Eventually(
+      [&] { return registry_->GetTotals().prepared_bytes == 3 * kPart; }));
+  // It is listed, as the model's.
+  const std::vector<PoolStats> list = registry_->List();
+  ASSERT_EQ(list.size(), 2u);
+  EXPECT_EQ(list[1].name, "a");
+  EXPECT_EQ(list[1].slot, 'B');
+  EXPECT_EQ(list[1].state, PoolState::kStandby);
+  EXPECT_EQ(list[1].bytes_reserved, 3 * kPart);
+  const size_t commits = memory_.commits();
+  const Loaded v2 = Load(Version("/m/a", 2), 3 * kPart);
+  EXPECT_EQ(v2.id, list[1].id);
+  EXPECT_EQ(StatsOf(v2.id).name, "a/2");
+  EXPECT_EQ(memory_.commits(), commits);
+  EXPECT_EQ(registry_->GetTotals().loads_into_reused_memory, 1u);
+  Unload(v1);
+  Unload(v2);
+}
+
+TEST_F(PoolRegistryTest, OneVersionAliveHasOneSlotPrepared) {
+  MakeRegistry();
+  EXPECT_EQ(registry_->Prepare(), 0u);  // no model
+  const Loaded v1 = Load(Version("/m/a", 1), kPart);
+  EXPECT_EQ(registry_->Prepare(), kPart);
+  EXPECT_EQ(registry_->Prepare(), 0u);  // is there
+  const Loaded v2 = Load(Version("/m/a", 2), 2 * kPart);
+  EXPECT_EQ(registry_->Prepare(), 0u);  // an update is on its way
+  EXPECT_EQ(registry_->List().size(), 2u);
+  Unload(v1);
+  // The slot that the update left is extended to the new version's size.
+  EXPECT_EQ(registry_->Prepare(), kPart);
+  EXPECT_EQ(StatsOf(v1.id).bytes_reserved, 2 * kPart);
+  Unload(v2);
+  EXPECT_EQ(registry_->Prepare(), 0u);  // nothing is alive
+  EXPECT_EQ(registry_->GetTotals().prepared_bytes, 2 * kPart);
+}
+
+TEST_F(PoolRegistryTest, NothingIsPreparedWhereNoUpdateCouldUseIt) {
+  Settings settings;
+  settings.slots = 1;
+  MakeRegistry(settings);
+  const Loaded v1 = Load(Version("/m/a", 1), kPart);
+  EXPECT_EQ(registry_->Prepare(), 0u);
+  const Loaded unversioned = Load({"/m/ranker", ""}, kPart);
+  EXPECT_EQ(registry_->Prepare(), 0u);
+  EXPECT_EQ(registry_->List().size(), 2u);
+  Unload(v1);
+  Unload(unversioned);
+}
+
+TEST_F(PoolRegistryTest, PreparationTakesNobodysMemory) {
+  // GIVEN a standby slot of another model that is alive
+  MakeRegistry(WithLimit(6 * kPart));
+  const Loaded b1 = Load(Version("/m/b", 1), kPart);
+  const Loaded b2 = Load(Version("/m/b", 2), kPart);
+  Unload(b1);
+  // WHEN the limit has no room for a second version of a model
+  const Loaded a1 = Load(Version("/m/a", 1), 3 * kPart);
+  EXPECT_EQ(registry_->Prepare(), 0u);
+  // THEN the other's memory stays, nothing is listed, and an update, which may
+  // take it, is not refused for what could not be prepared
+  EXPECT_EQ(StatsOf(b1.id).bytes_reserved, kPart);
+  EXPECT_EQ(registry_->List().size(), 3u);
+  const Loaded a2 = Load(Version("/m/a", 2), 2 * kPart);
+  EXPECT_NE(a2.id, 0);
+  Unload(a1);
+  Unload(a2);
+  Unload(b2);
+}
+
+TEST_F(PoolRegistryTest, PreparedMemoryMakesRoomForALoad) {
+  MakeRegistry(WithLimit(4 * kPart));
+  const Loaded a1 = Load(Version("/m/a", 1), 2 * kPart);
+  EXPECT_EQ(registry_->Prepare(), 2 * kPart);
+  const Loaded b1 = Load(Version("/m/b", 1), 2 * kPart);
+  EXPECT_NE(b1.id, 0);
+  EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
+  Unload(a1);
+  Unload(b1);
+}
+
 TEST_F(PoolRegistryTest, MemoryOfARefusedLoadIsReleasedToo) {
   MakeRegistry(WithRetain(Settings::Retain::kRelease));
   const uint8_t id = registry_->BeginLoad(Version("/m/a", 1), kPart);
@@ -722,8 +891,12 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
 INSTANTIATE_TEST_SUITE_P(
     Settings, ConcurrentSwapsTest,
     ::testing::Values(Settings(), WithRetain(Settings::Retain::kRelease),
-                      WithLimit(3 * kPart)),
+                      WithLimit(3 * kPart), WithPrepare(),
+                      WithPrepare(3 * kPart)),
     [](const ::testing::TestParamInfo<Settings>& info) {
+      if (info.param.prepare) {
+        return info.param.limit_bytes > 0 ? "PrepareLimit" : "Prepare";
+      }
       if (info.param.limit_bytes > 0) return "Limit";
       return info.param.retain == Settings::Retain::kRelease ? "Release"
                                                              : "Standby";

@@ -41,8 +41,8 @@ struct PoolStats {
   size_t num_regions = 0;   // address ranges held
   size_t num_mappings = 0;  // times the pool made memory usable, ever
   size_t num_loads = 0;     // restores that were given this slot, ever
-  // Nanoseconds that loading threads took to make memory usable, page faults of
-  // prefaulting included, ever.
+  // Nanoseconds that it took to make memory usable, page faults of prefaulting
+  // included, ever.
   uint64_t prefault_ns = 0;
 };
 
@@ -58,10 +58,12 @@ struct Totals {
   // from start.
   size_t fallback_loads = 0;
   size_t fallback_bytes = 0;
-  size_t trimmed_bytes = 0;  // given back from standby slots, since start
+  size_t trimmed_bytes = 0;   // given back from standby slots, since start
+  size_t prepared_bytes = 0;  // made usable ahead of need, since start
   std::string last_fallback_reason;
-  // Versions that took an idle slot, by whether it had memory of an earlier
-  // one, since start. Further restores of a version that is there do not count.
+  // Versions that took an idle slot, by whether it had memory (of an earlier
+  // one, or prepared), since start. Further restores of a version that is there
+  // do not count.
   size_t loads_into_new_memory = 0;
   size_t loads_into_reused_memory = 0;
   uint64_t prefault_ns = 0;  // sum over the pools

@@ -63,6 +63,7 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
     error = on_off("TF_MODEL_POOL_HUGE_PAGES", &parsed.huge_pages);
   }
   if (error.empty()) error = on_off("TF_MODEL_POOL_PREFAULT", &parsed.prefault);
+  if (error.empty()) error = on_off("TF_MODEL_POOL_PREPARE", &parsed.prepare);
   if (error.empty()) {
     error = on_off("TF_MODEL_POOL_DIRECT_RESTORE", &parsed.direct_restore);
   }
@@ -101,6 +102,11 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
                            std::to_string(kMaxRetainSeconds));
     }
   }
+  if (parsed.prepare && parsed.retain != Retain::kStandby) {
+    return Malformed("TF_MODEL_POOL_PREPARE", "on",
+                     "\"off\" where TF_MODEL_POOL_RETAIN is not \"standby\": "
+                     "what is prepared would be given back");
+  }
   if (const char* value = lookup("TF_MODEL_POOL_LOAD_PRIORITY")) {
     const std::string text(value);
     bool known = false;
@@ -135,6 +141,7 @@ std::map<std::string, std::string> Settings::ToMap() const {
       {"TF_MODEL_POOL_RETAIN", retain_text},
       {"TF_MODEL_POOL_HUGE_PAGES", on_off(huge_pages)},
       {"TF_MODEL_POOL_PREFAULT", on_off(prefault)},
+      {"TF_MODEL_POOL_PREPARE", on_off(prepare)},
       {"TF_MODEL_POOL_LOAD_PRIORITY", priority_text},
       {"TF_MODEL_POOL_DIRECT_RESTORE", on_off(direct_restore)},
   };

@@ -36,6 +36,7 @@ struct Settings {
   int64_t retain_seconds = 0;
   bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
   bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
+  bool prepare = false;    // TF_MODEL_POOL_PREPARE=on|off, on with kStandby
   // TF_MODEL_POOL_LOAD_PRIORITY=auto|normal|low|idle
   LoadPriority load_priority = LoadPriority::kAuto;
   bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off

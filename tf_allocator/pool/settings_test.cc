@@ -36,6 +36,7 @@ TEST(SettingsTest, DefaultsApplyWhereNothingIsSet) {
   EXPECT_EQ(settings.retain, Settings::Retain::kStandby);
   EXPECT_TRUE(settings.huge_pages);
   EXPECT_TRUE(settings.prefault);
+  EXPECT_FALSE(settings.prepare);
   EXPECT_EQ(settings.load_priority, Settings::LoadPriority::kAuto);
   EXPECT_TRUE(settings.direct_restore);
 }
@@ -51,6 +52,8 @@ TEST(SettingsTest, SwitchesAreReadEachFromItsOwnVariable) {
   EXPECT_FALSE(
       Parsed({{"TF_MODEL_POOL_DIRECT_RESTORE", "off"}}).direct_restore);
   EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_DIRECT_RESTORE", "off"}}).prefault);
+  EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_PREPARE", "on"}}).prepare);
+  EXPECT_FALSE(Parsed({{"TF_MODEL_POOL_PREPARE", "off"}}).prepare);
 }
 
 TEST(SettingsTest, LoadPriorityIsAWord) {
@@ -94,10 +97,15 @@ TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
                          {"TF_MODEL_POOL_RETAIN", "30"},
                          {"TF_MODEL_POOL_HUGE_PAGES", "on"},
                          {"TF_MODEL_POOL_PREFAULT", "off"},
+                         {"TF_MODEL_POOL_PREPARE", "off"},
                          {"TF_MODEL_POOL_LOAD_PRIORITY", "idle"},
                          {"TF_MODEL_POOL_DIRECT_RESTORE", "off"}};
   EXPECT_EQ(Parsed(all).ToMap(), all);
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_RETAIN"), "standby");
+  EXPECT_EQ(Parsed({{"TF_MODEL_POOL_PREPARE", "on"}})
+                .ToMap()
+                .at("TF_MODEL_POOL_PREPARE"),
+            "on");
   EXPECT_EQ(Parsed({{"TF_MODEL_POOL_RETAIN", "release"}})
                 .ToMap()
                 .at("TF_MODEL_POOL_RETAIN"),
@@ -112,6 +120,23 @@ TEST(SettingsTest, FirstOfSeveralErrorsIsReported) {
       {{"TF_MODEL_POOL", "maybe"}, {"TF_MODEL_POOL_SLOTS", "no"}}, &settings);
   EXPECT_NE(error.find("TF_MODEL_POOL=\"maybe\""), std::string::npos) << error;
   EXPECT_EQ(error.find("SLOTS"), std::string::npos) << error;
+}
+
+TEST(SettingsTest, MemoryThatWouldBeGivenBackIsNotPrepared) {
+  for (const char* retain : {"release", "60"}) {
+    Settings settings;
+    const std::string error = Parse(
+        {{"TF_MODEL_POOL_PREPARE", "on"}, {"TF_MODEL_POOL_RETAIN", retain}},
+        &settings);
+    EXPECT_NE(error.find("TF_MODEL_POOL_PREPARE=\"on\""), std::string::npos)
+        << error;
+    EXPECT_NE(error.find("TF_MODEL_POOL_RETAIN"), std::string::npos) << error;
+    EXPECT_FALSE(settings.prepare);
+  }
+  EXPECT_EQ(Parsed({{"TF_MODEL_POOL_PREPARE", "off"},
+                    {"TF_MODEL_POOL_RETAIN", "release"}})
+                .retain,
+            Settings::Retain::kRelease);
 }
 
 TEST(SettingsTest, PoolsSwitchedOffDoNotExcuseAMalformedVariable) {
@@ -169,6 +194,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Malformed{"TF_MODEL_POOL_PREFAULT", "", kOnOff},
                       Malformed{"TF_MODEL_POOL_PREFAULT", "Off", kOnOff},
                       Malformed{"TF_MODEL_POOL_PREFAULT", "0", kOnOff},
+                      Malformed{"TF_MODEL_POOL_PREPARE", "", kOnOff},
+                      Malformed{"TF_MODEL_POOL_PREPARE", "yes", kOnOff},
                       Malformed{"TF_MODEL_POOL_DIRECT_RESTORE", "no", kOnOff}));
 
 INSTANTIATE_TEST_SUITE_P(

@@ -11,21 +11,13 @@
 namespace tf_model_pool {
 namespace {
 
-// Linux 5.14; older C libraries do not define it.
-constexpr int kMadvPopulateWrite = 23;
-
-// A slice that long runs in tens of milliseconds, so that a signal or a
-// profiler gets its turn.
-constexpr size_t kPrefaultSlice = size_t{64} << 20;
-
+// Not MADV_POPULATE_WRITE: it holds the lock that mmap and munmap of all other
+// threads wait for, and takes it again before they get it (docs/design.md has
+// the stalls). A page fault takes it for one page, since Linux 6.4 not at all.
 void Prefault(char* begin, size_t bytes) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  for (size_t offset = 0; offset < bytes; offset += kPrefaultSlice) {
-    const size_t slice = std::min(kPrefaultSlice, bytes - offset);
-    if (madvise(begin + offset, slice, kMadvPopulateWrite) == 0) continue;
-    for (size_t i = 0; i < slice; i += page) {
-      *reinterpret_cast<volatile char*>(begin + offset + i) = 0;
-    }
+  for (size_t i = 0; i < bytes; i += page) {
+    *reinterpret_cast<volatile char*>(begin + i) = 0;
   }
 }
 
@@ -53,10 +45,14 @@ bool MappedMemory::Commit(void* address, size_t bytes) {
   return true;
 }
 
+void MappedMemory::Discard(void* address, size_t bytes) {
+  madvise(address, bytes, MADV_DONTNEED);
+}
+
 void MappedMemory::Decommit(void* address, size_t bytes) {
   // Frees the pages without the lock that stops every page fault of the
   // process, which mmap takes.
-  madvise(address, bytes, MADV_DONTNEED);
+  Discard(address, bytes);
   // A fresh mapping also returns the commit charge, which mprotect keeps.
   if (mmap(address, bytes, PROT_NONE,
            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
@@ -77,6 +73,11 @@ bool VisitedMemory::Commit(void* address, size_t bytes) {
   }
   on_commit_(address, bytes);
   return true;
+}
+
+void VisitedMemory::Discard(void* address, size_t bytes) {
+  Leave(address, bytes);
+  memory_->Discard(address, bytes);
 }
 
 void VisitedMemory::Decommit(void* address, size_t bytes) {

@@ -36,8 +36,17 @@ class SystemMemory {
   // false, with nothing changed, where the system refuses.
   virtual bool Commit(void* address, size_t bytes) = 0;
 
-  // Gives the pages of a committed part back; it is as after Reserve().
+  // Gives the pages of a committed part back and leaves it usable; its contents
+  // are zero again.
+  virtual void Discard(void* address, size_t bytes) = 0;
+
+  // Gives the pages of a committed part back; it is as after Reserve(). Quick
+  // where they have been discarded.
   virtual void Decommit(void* address, size_t bytes) = 0;
+
+  // Whether a piece of what was committed at once can be discarded or
+  // decommitted.
+  virtual bool Divisible() const { return true; }
 
   // Ends a reservation, committed parts included.
   virtual void Unreserve(void* address, size_t bytes) = 0;
@@ -55,6 +64,7 @@ class MappedMemory : public SystemMemory {
 
   void* Reserve(size_t bytes) override;
   bool Commit(void* address, size_t bytes) override;
+  void Discard(void* address, size_t bytes) override;
   void Decommit(void* address, size_t bytes) override;
   void Unreserve(void* address, size_t bytes) override;
 
@@ -63,8 +73,8 @@ class MappedMemory : public SystemMemory {
 };
 
 // Calls visitors for every committed part, as TensorFlow's SubAllocator does
-// for drivers that register host memory. The visitors must not allocate from
-// a pool.
+// for drivers that register host memory. They know parts as committed, so parts
+// are not divisible. The visitors must not allocate from a pool.
 class VisitedMemory : public SystemMemory {
  public:
   using Visitor = std::function<void(void* address, size_t bytes)>;
@@ -74,7 +84,9 @@ class VisitedMemory : public SystemMemory {
         on_decommit_(std::move(on_decommit)) {}
 
   void* Reserve(size_t bytes) override { return memory_->Reserve(bytes); }
+  bool Divisible() const override { return false; }
   bool Commit(void* address, size_t bytes) override;
+  void Discard(void* address, size_t bytes) override;
   void Decommit(void* address, size_t bytes) override;
   void Unreserve(void* address, size_t bytes) override;
 

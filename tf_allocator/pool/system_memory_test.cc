@@ -125,6 +125,21 @@ TEST_P(MappedMemoryTest, DecommitGivesThePagesBack) {
   memory.Unreserve(range, 2 * kPart);
 }
 
+TEST_P(MappedMemoryTest, DiscardedPartIsUsableAndZeroAgain) {
+  MappedMemory memory(GetParam());
+  char* range = static_cast<char*>(memory.Reserve(3 * kPart));
+  ASSERT_NE(range, nullptr);
+  ASSERT_TRUE(memory.Commit(range, 3 * kPart));
+  std::memset(range, 0x5a, 3 * kPart);
+  memory.Discard(range + kPart, kPart);
+  EXPECT_EQ(ResidentPages(range + kPart, kPart), 0u);
+  EXPECT_EQ(ResidentPages(range, 3 * kPart), 2 * kPart / PageSize());
+  EXPECT_TRUE(IsZero(range + kPart, kPart));
+  EXPECT_EQ(range[kPart - 1], 0x5a);
+  EXPECT_EQ(range[2 * kPart], 0x5a);
+  memory.Unreserve(range, 3 * kPart);
+}
+
 TEST_P(MappedMemoryTest, RecommittedPartIsZeroAgain) {
   MappedMemory memory(GetParam());
   char* range = static_cast<char*>(memory.Reserve(2 * kPart));
@@ -157,9 +172,9 @@ TEST(MappedMemoryPrefaultTest, WithoutItTheFaultsAreTakenByTheFirstUse) {
   memory.Unreserve(range, 2 * kPart);
 }
 
-TEST(MappedMemoryPrefaultTest, PartsOverOneSliceAreFaultedInToo) {
+TEST(MappedMemoryPrefaultTest, LargePartsAreFaultedInToTheirEnd) {
   MappedMemory memory(kSmallPages);
-  constexpr size_t kBytes = 35 * kPart;  // a whole slice and an odd rest
+  constexpr size_t kBytes = 35 * kPart;
   void* range = memory.Reserve(kBytes);
   ASSERT_NE(range, nullptr);
   ASSERT_TRUE(memory.Commit(range, kBytes));
@@ -188,6 +203,7 @@ class RefusableMemory : public SystemMemory {
     return reinterpret_cast<void*>(RoundUp(bytes, kPart));
   }
   bool Commit(void*, size_t) override { return !refuse; }
+  void Discard(void*, size_t) override {}
   void Decommit(void*, size_t) override { ++decommits; }
   void Unreserve(void*, size_t) override { ++unreserves; }
 
@@ -225,6 +241,11 @@ TEST_F(VisitedMemoryTest, EachPartIsVisitedOnceEachWay) {
   EXPECT_EQ(decommitted_, parts);
   visited_.Decommit(base_, 3 * kPart);
   EXPECT_EQ(decommitted_.size(), 2u);
+}
+
+TEST_F(VisitedMemoryTest, PartsAreGivenBackAsTheyWereCommitted) {
+  EXPECT_FALSE(visited_.Divisible());
+  EXPECT_TRUE(memory_.Divisible());
 }
 
 TEST_F(VisitedMemoryTest, PartsElsewhereAreNotVisited) {

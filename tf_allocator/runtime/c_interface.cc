@@ -9,6 +9,7 @@
 
 #include "tf_allocator/pool/pool_stats.h"
 #include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/runtime/load_totals.h"
 
 namespace tf_model_pool {
 namespace {
@@ -89,7 +90,18 @@ std::string TotalsText() {
       .Add("fallback_loads", totals.fallback_loads)
       .Add("fallback_bytes", totals.fallback_bytes)
       .Add("trimmed_bytes", totals.trimmed_bytes)
+      .Add("prepared_bytes", totals.prepared_bytes)
       .Add("last_fallback_reason", totals.last_fallback_reason)
+      .Text();
+}
+
+std::string LoadTotalsText() {
+  const LoadTotals totals = GetLoadTotals();
+  return JsonObject()
+      .Add("direct_restores", static_cast<size_t>(totals.direct_restores))
+      .Add("graph_restores", static_cast<size_t>(totals.graph_restores))
+      .Add("cold_versions", static_cast<size_t>(totals.cold_versions))
+      .Add("last_graph_restore_reason", totals.last_graph_restore_reason)
       .Text();
 }
 
@@ -136,6 +148,10 @@ char* TfModelPool_ListPools(void) {
 
 char* TfModelPool_Totals(void) {
   return tf_model_pool::TextOf(tf_model_pool::TotalsText);
+}
+
+char* TfModelPool_LoadTotals(void) {
+  return tf_model_pool::TextOf(tf_model_pool::LoadTotalsText);
 }
 
 char* TfModelPool_Status(void) {

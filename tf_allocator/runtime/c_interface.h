@@ -25,10 +25,11 @@ int TfModelPool_InterfaceVersion(void);
 
 // Each returns a text that the caller gives back to TfModelPool_FreeText, or
 // NULL where memory ran out.
-char* TfModelPool_ListPools(void);  // [{"id": 1, "name": "ctr/3", ...}, ...]
-char* TfModelPool_Totals(void);     // {"bytes_in_use": 0, ...}
-char* TfModelPool_Status(void);     // {"active": true, "reason": ""}
-char* TfModelPool_Settings(void);   // {"TF_MODEL_POOL": "on", ...}
+char* TfModelPool_ListPools(void);   // [{"id": 1, "name": "ctr/3", ...}, ...]
+char* TfModelPool_Totals(void);      // {"bytes_in_use": 0, ...}
+char* TfModelPool_LoadTotals(void);  // {"direct_restores": 0, ...}
+char* TfModelPool_Status(void);      // {"active": true, "reason": ""}
+char* TfModelPool_Settings(void);    // {"TF_MODEL_POOL": "on", ...}
 // The name of the pool that `address` lies in, as a JSON string; "" = none.
 char* TfModelPool_PoolOf(const void* address);
 

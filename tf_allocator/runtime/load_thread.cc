@@ -23,6 +23,7 @@
 #include "tensorflow/core/platform/logging.h"
 #include "tf_allocator/pool/cpu_idle_share.h"
 #include "tf_allocator/pool/settings.h"
+#include "tf_allocator/pool/thread_priority.h"
 #include "tf_allocator/runtime/process_settings.h"
 
 namespace tf_model_pool {
@@ -30,9 +31,6 @@ namespace {
 
 using Priority = Settings::LoadPriority;
 
-// A tenth of the weight of a thread with nice 0 (the kernel's
-// sched_prio_to_weight: 110 to 1024).
-constexpr int kLowNice = 10;
 // With less than this share of the CPUs idle, kAuto is kLow.
 constexpr double kSpare = 0.08;
 // How often that is looked at, and over how many of /proc/stat's ticks at least
@@ -43,17 +41,6 @@ constexpr uint64_t kFewestTicks = 20;
 // CPU for this share of the time.
 constexpr auto kStarvationWindow = std::chrono::seconds(1);
 constexpr double kStarvedShare = 0.8;
-
-// Where the system refuses, the work is done at the caller's priority.
-void LowerPriority(Priority priority) {
-  if (priority == Priority::kIdle) {
-    sched_param none{};
-    sched_setscheduler(0, SCHED_IDLE, &none);
-  } else {
-    const auto tid = static_cast<id_t>(syscall(SYS_gettid));
-    setpriority(PRIO_PROCESS, tid, kLowNice);
-  }
-}
 
 // How long thread `tid` of this process has waited for a CPU; 0 where the
 // kernel does not say.
@@ -161,7 +148,7 @@ void LoadThread::Loop() {
   on_load_thread = this;
   tid_ = static_cast<pid_t>(syscall(SYS_gettid));
   pthread_setname_np(pthread_self(), "tf_model_load");
-  LowerPriority(priority_);
+  LowerThreadPriority(priority_);
   std::unique_lock<std::mutex> lock(mu_);
   for (;;) {
     changed_.wait(lock, [this] { return work_ != nullptr; });

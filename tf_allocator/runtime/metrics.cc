@@ -9,6 +9,7 @@
 #include "tensorflow/core/lib/monitoring/collection_registry.h"
 #include "tensorflow/core/lib/monitoring/metric_def.h"
 #include "tf_allocator/pool/pool_stats.h"
+#include "tf_allocator/runtime/load_totals.h"
 
 namespace tensorflow {
 namespace {
@@ -125,12 +126,35 @@ void RegisterModelPoolMetrics(const PoolRegistry* pools) {
       [](const Totals& totals) { return totals.num_mappings; });
   OfTheProcess<MetricKind::kCumulative>(
       pools, "prefault_usecs",
-      "Microseconds that loading threads took to make memory usable, page "
-      "faults of prefaulting included.",
+      "Microseconds that it took to make memory usable, page faults of "
+      "prefaulting included.",
       [](const Totals& totals) { return totals.prefault_ns / 1000; });
   OfTheProcess<MetricKind::kCumulative>(
       pools, "trimmed_bytes", "Bytes given back from standby slots.",
       [](const Totals& totals) { return totals.trimmed_bytes; });
+  OfTheProcess<MetricKind::kCumulative>(
+      pools, "prepared_bytes", "Bytes made usable ahead of need.",
+      [](const Totals& totals) { return totals.prepared_bytes; });
+  OfTheProcess<MetricKind::kCumulative>(
+      pools, "cold_versions",
+      "Versions that served a request of a kind that they were not warmed up "
+      "with.",
+      [](const Totals&) {
+        return tf_model_pool::GetLoadTotals().cold_versions;
+      });
+  Register(new MetricDef<MetricKind::kCumulative, int64_t, 1>(
+               FullName("restores"),
+               "Restore and init ops of C++ LoadSavedModel, by how they were "
+               "done.",
+               "path"),
+           [](auto* collector) {
+             const tf_model_pool::LoadTotals totals =
+                 tf_model_pool::GetLoadTotals();
+             collector->CollectValue(
+                 {"direct"}, static_cast<int64_t>(totals.direct_restores));
+             collector->CollectValue(
+                 {"graph"}, static_cast<int64_t>(totals.graph_restores));
+           });
 }
 
 }  // namespace tensorflow

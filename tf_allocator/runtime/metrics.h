@@ -24,15 +24,19 @@
 // | name, after /tensorflow/core/model_pool/ | kind    | value
 // | limit_bytes    | gauge   | TF_MODEL_POOL_LIMIT_MB in bytes, 0 = no limit
 // | version_loads  | counter | versions that took an idle slot; label `memory`:
-// |                |         | "reused" where the slot had memory of an earlier
-// |                |         | version, "new" where it had none
+// |                |         | "reused" where the slot had memory (of an
+// |                |         | earlier version, or prepared), else "new"
 // | fallback_loads | counter | restores that got no pool
 // | fallback_bytes | counter | bytes that went to the device's allocator, for
 // |                |         | that or for want of room in a pool
 // | mappings       | counter | times that pools made memory usable
-// | prefault_usecs | counter | microseconds that loading threads took for it,
-// |                |         | page faults of prefaulting included
+// | prefault_usecs | counter | microseconds that this took, page faults of
+// |                |         | prefaulting included
 // | trimmed_bytes  | counter | given back from standby slots
+// | prepared_bytes | counter | made usable ahead of need
+// | restores       | counter | restore and init ops of C++ LoadSavedModel;
+// |                |         | label `path`: "direct" where the variables were
+// |                |         | set without running the op, "graph" where it ran
 //
 // Values are read when somebody collects: a metric costs neither requests nor
 // loads anything, a pool that is gone reports nothing, and there are never more

@@ -33,8 +33,6 @@ BINARY_ONLY = frozenset(
         "runtime/load_session.h",
         "runtime/load_thread.cc",
         "runtime/load_thread.h",
-        "runtime/load_totals.cc",
-        "runtime/load_totals.h",
         "runtime/preload.cc",
         "runtime/preload.h",
         "runtime/restore_hook.cc",

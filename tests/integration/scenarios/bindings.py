@@ -44,6 +44,8 @@ class Bindings(Scenario):
             assert pools == [dataclasses.asdict(pool) for pool in tf_model_pool.pools()]
             totals = _fields(tf_model_pool.Totals, asked.totals())
             assert totals == dataclasses.asdict(tf_model_pool.totals())
+            loads = _fields(tf_model_pool.LoadTotals, asked.load_totals())
+            assert loads == dataclasses.asdict(tf_model_pool.load_totals())
             assert asked.pool_of(address) == f"{_NAME}/2"
             assert asked.pool_of(0) == ""
             assert (asked.status().active, asked.status().reason) == (True, "")

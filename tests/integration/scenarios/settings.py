@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from support.isolation import weight_violations
-from support.measure import wait_until
+from support.measure import resident_bytes, wait_until
 from support.models import CATALOGUE, exact_score, request, weights
 from support.scenario import Context
 from support.serving import (
@@ -27,6 +27,9 @@ from support.serving import (
     tf_model_pool,
     totals,
 )
+
+#: What TensorFlow's own memory may grow by over two updates.
+_NOISE = 24 << 20
 
 
 class _Settings(Scenario):
@@ -164,6 +167,62 @@ class ReleaseAtOnce(_Settings):
         assert weight_violations({"exact/2": models[2].addresses()}, pool_of) == []
         self._assert_answers(models)
 
+    def resident_memory_falls_back_to_one_version(self) -> None:
+        # GIVEN what TensorFlow keeps when a model has come and gone, and a version that is live
+        directory = self.context.model("big")
+        models = {1: EagerModel(directory / "1")}
+        size = pool("big/1").bytes_in_use
+        models[1].score(request(0))
+        del models[1]
+        gc.collect()
+        wait_until("memory to be given back", lambda: totals().bytes_reserved == 0)
+        base = resident_bytes()
+        models[2] = EagerModel(directory / "2")
+        before = totals()
+        # WHEN it is updated
+        models[3] = EagerModel(directory / "3")
+        del models[2]
+        gc.collect()
+        wait_until(
+            "memory to be given back",
+            lambda: totals().trimmed_bytes - before.trimmed_bytes >= size,
+        )
+        # THEN what lies in memory is one version, and the next one had its pool
+        assert resident_bytes() - base <= 1.05 * size + _NOISE
+        assert totals().fallback_loads == 0
+        assert models[3].score(request(0)).shape == (512,)
+
+
+class Prepared(_Settings):
+    """`TF_MODEL_POOL_PREPARE=on`."""
+
+    SETTINGS = ("TF_MODEL_POOL_PREPARE=on",)
+
+    def the_first_update_finds_its_memory(self) -> None:
+        # GIVEN a server with one version, and time
+        directory = self.context.model("big")
+        models = {1: EagerModel(directory / "1")}
+        size = pool("big/1").bytes_in_use
+        wait_until(
+            "memory for the next version",
+            lambda: any(
+                entry.state == "standby"
+                and entry.model_dir == str(directory)
+                and entry.bytes_reserved >= size
+                for entry in tf_model_pool.pools()
+            ),
+        )
+        # WHEN it is updated
+        before = totals()
+        models[2] = EagerModel(directory / "2")
+        # THEN nothing is mapped for that
+        assert totals().num_mappings == before.num_mappings
+        assert totals().bytes_reserved == before.bytes_reserved
+        assert pool("big/2").slot == "B"
+        assert weight_violations({"big/2": models[2].addresses()}, pool_of) == []
+        assert totals().prepared_bytes > 0
+        assert models[2].score(request(0)).shape == (512,)
+
 
 class ReleaseAfterSeconds(_Settings):
     """`TF_MODEL_POOL_RETAIN=<seconds>`."""
@@ -178,9 +237,9 @@ class ReleaseAfterSeconds(_Settings):
         gc.collect()
         wait_until(
             "memory to be given back",
-            lambda: totals().bytes_reserved == before.bytes_reserved - own,
+            lambda: totals().trimmed_bytes - before.trimmed_bytes == own,
         )
-        assert totals().trimmed_bytes - before.trimmed_bytes == own
+        assert totals().bytes_reserved == before.bytes_reserved - own
         self._assert_answers(models)
 
 
@@ -360,6 +419,7 @@ class _Malformed(_Settings):
             "TF_MODEL_POOL_HUGE_PAGES": ("on", "off"),
             "TF_MODEL_POOL_PREFAULT": ("on", "off"),
             "TF_MODEL_POOL_LOAD_PRIORITY": ("auto", "normal", "low", "idle"),
+            "TF_MODEL_POOL_PREPARE": ("on", "off"),
         }[variable]
 
 
@@ -422,6 +482,11 @@ def _huge_bytes(address: int) -> int:
 
 def _flags(address: int) -> list[str]:
     return _smaps_field(address, "VmFlags").split()
+
+
+class MalformedPrepare(_Malformed):
+    SETTINGS = ("TF_MODEL_POOL_PREPARE=yes",)
+    MODES = ("cpu_bfc",)
 
 
 class MalformedLoadPriority(_Malformed):

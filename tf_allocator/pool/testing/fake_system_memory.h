@@ -61,6 +61,19 @@ class FakeSystemMemory : public SystemMemory {
     return mapped_.Commit(address, bytes);
   }
 
+  void Discard(void* address, size_t bytes) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (on_discard) on_discard();
+    for (size_t i = 0; i < bytes; i += kRegionGranularity) {
+      EXPECT_EQ(committed_.count(static_cast<char*>(address) + i), 1u)
+          << "was not committed";
+    }
+    discards_.push_back({static_cast<char*>(address), bytes});
+    mapped_.Discard(address, bytes);
+  }
+
+  bool Divisible() const override { return divisible; }
+
   void Decommit(void* address, size_t bytes) override {
     std::lock_guard<std::mutex> lock(mu_);
     if (on_decommit) on_decommit();
@@ -68,6 +81,7 @@ class FakeSystemMemory : public SystemMemory {
       EXPECT_EQ(committed_.erase(static_cast<char*>(address) + i), 1u)
           << "was not committed";
     }
+    decommits_.push_back({static_cast<char*>(address), bytes});
     mapped_.Decommit(address, bytes);
   }
 
@@ -96,10 +110,25 @@ class FakeSystemMemory : public SystemMemory {
     return requests_;
   }
 
+  struct Part {
+    char* address;
+    size_t bytes;
+  };
+  std::vector<Part> discards() const {
+    std::lock_guard<std::mutex> lock(mu_);
+    return discards_;
+  }
+  std::vector<Part> decommits() const {
+    std::lock_guard<std::mutex> lock(mu_);
+    return decommits_;
+  }
+
   std::atomic<size_t> max_reserve{kArena};
   std::atomic<bool> refuse_commits{false};
   std::function<void()> on_commit;  // set before use, as the next one
+  std::function<void()> on_discard;
   std::function<void()> on_decommit;
+  std::atomic<bool> divisible{true};
 
  private:
   MappedMemory mapped_{{/*huge_pages=*/false, /*prefault=*/false}};
@@ -110,6 +139,8 @@ class FakeSystemMemory : public SystemMemory {
   size_t commits_ = 0;
   std::set<char*> committed_;
   std::vector<size_t> requests_;
+  std::vector<Part> discards_;
+  std::vector<Part> decommits_;
 };
 
 class FakeClock {
