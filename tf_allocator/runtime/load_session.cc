@@ -16,6 +16,7 @@
 #include "tf_allocator/runtime/load_totals.h"
 #include "tf_allocator/runtime/process_settings.h"
 #include "tf_allocator/runtime/restore_plan.h"
+#include "tf_allocator/runtime/session_model.h"
 
 namespace tensorflow {
 namespace {
@@ -169,6 +170,7 @@ absl::Status RestoreSessionForPools(
   if (!settings.enabled || session == nullptr || *session == nullptr) {
     return restore_session(run_options, meta_graph, export_dir, session);
   }
+  SetSessionModel(session->get(), meta_graph, export_dir);
   absl::Status status;
   tf_model_pool::RunAtLoadPriority([&] {
     std::unique_ptr<Session> front = std::make_unique<LoadSession>(

@@ -11,6 +11,7 @@
 #include "tensorflow/core/util/saved_tensor_slice_util.h"
 #include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
 #include "tf_allocator/runtime/checkpoint_size.h"
+#include "tf_allocator/runtime/device_model.h"
 #include "tf_allocator/runtime/introspection.h"
 
 namespace tensorflow {
@@ -43,6 +44,15 @@ size_t BytesToRestore(const std::string& prefix, const Tensor& tensor_names,
   return size.BytesInPool(prefix);
 }
 
+// Whether the op runs in a graph of a DirectSession, which alone has a device
+// of its own: the executors of other runtimes are given no handle, or one that
+// names their kind.
+bool HasDeviceOfItsOwn(OpKernelContext* context) {
+  static constexpr char kDirect[] = "direct";
+  return context->session_handle().compare(0, sizeof(kDirect) - 1, kDirect) ==
+         0;
+}
+
 }  // namespace
 
 ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context,
@@ -66,6 +76,9 @@ void ModelPoolRestoreScope::Enter(OpKernelContext* context,
                                   const std::string& prefix, size_t bytes) {
   pool_ = ProcessState::singleton()->AcquireModelPool(prefix, bytes);
   if (pool_ == 0) return;
+  if (HasDeviceOfItsOwn(context)) {
+    NoteDeviceRestore(context->device()->attributes().incarnation(), prefix);
+  }
   params_ = context->params();
   saved_ = params_->output_attr_array;
   attributes_.resize(context->num_outputs());

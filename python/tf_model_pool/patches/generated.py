@@ -40,6 +40,8 @@ BINARY_ONLY = frozenset(
         "runtime/restore_plan.cc",
         "runtime/restore_plan.h",
         "runtime/restore_hook.h",
+        "runtime/session_model.cc",
+        "runtime/session_model.h",
         "runtime/threadpool_device_hook.cc",
     }
 )

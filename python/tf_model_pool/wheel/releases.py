@@ -54,6 +54,12 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
         relocations=frozenset({"R_X86_64_64"}),  # the slot of the vtable
     ),
     ReplacedFunction(
+        name="tensorflow::ThreadPoolDevice::MakeTensorFromProto",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow16ThreadPoolDevice19MakeTensorFromProtoE",
+        relocations=frozenset({"R_X86_64_64"}),
+    ),
+    ReplacedFunction(
         name="tensorflow::RestoreTensorsV2",
         library=CC,
         prefix="_ZN10tensorflow16RestoreTensorsV2E",
