@@ -47,12 +47,13 @@ bool LeadsToUs(const void* address) {
   return LibraryBase(target(info.dli_sname)) == OurBase();
 }
 
-bool GetAllocatorIsOurs() {
+// Whether TensorFlow's calls of a virtual member of ThreadPoolDevice reach
+// ours.
+template <typename Member>
+bool MemberIsOurs(Member member) {
   if (_ZTVN10tensorflow16ThreadPoolDeviceE == nullptr) return false;
   // The Itanium C++ ABI stores a pointer to a virtual member as 1 plus the
   // offset of its slot, and places two words before the first slot.
-  Allocator* (ThreadPoolDevice::*member)(AllocatorAttributes) =
-      &ThreadPoolDevice::GetAllocator;
   uintptr_t encoded;
   std::memcpy(&encoded, &member, sizeof(encoded));
   const size_t slot = (encoded - 1) / sizeof(void*);
@@ -112,7 +113,12 @@ std::string UnboundHooks() {
     if (!unbound.empty()) unbound += "; ";
     unbound += what;
   };
-  if (!GetAllocatorIsOurs()) add("ThreadPoolDevice::GetAllocator");
+  if (!MemberIsOurs(&ThreadPoolDevice::GetAllocator)) {
+    add("ThreadPoolDevice::GetAllocator");
+  }
+  if (!MemberIsOurs(&ThreadPoolDevice::MakeTensorFromProto)) {
+    add("ThreadPoolDevice::MakeTensorFromProto");
+  }
   for (const WrappedFunction* function : WrappedRestoreFunctions()) {
     std::string why = WhyNotCalled(*function);
     if (why.empty()) FindOriginal(*function, &why);

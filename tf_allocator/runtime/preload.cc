@@ -26,6 +26,7 @@ constexpr Hook kHooks[] = {
     {TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL, kFrameworkLibrary},
     {TF_MODEL_POOL_RESTORE_V2_SYMBOL, kCcLibrary},
     {TF_MODEL_POOL_RESTORE_V1_SYMBOL, kCcLibrary},
+    {TF_MODEL_POOL_MAKE_TENSOR_SYMBOL, kFrameworkLibrary},
 };
 constexpr size_t kNumHooks = sizeof(kHooks) / sizeof(kHooks[0]);
 
@@ -173,6 +174,7 @@ const void* tf_model_pool_preload_target(const char* symbol) {
 HOOK("0", TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL);
 HOOK("1", TF_MODEL_POOL_RESTORE_V2_SYMBOL);
 HOOK("2", TF_MODEL_POOL_RESTORE_V1_SYMBOL);
+HOOK("3", TF_MODEL_POOL_MAKE_TENSOR_SYMBOL);
 
 asm(R"(
 .pushsection .text
@@ -230,6 +232,7 @@ tf_model_pool_preload_targets:
   .quad .Lfirst_call_0
   .quad .Lfirst_call_1
   .quad .Lfirst_call_2
-.size tf_model_pool_preload_targets, 24
+  .quad .Lfirst_call_3
+.size tf_model_pool_preload_targets, 32
 .popsection
 )");

@@ -13,7 +13,7 @@
 #include "tensorflow/core/framework/node_def.pb.h"
 #include "tensorflow/core/framework/tensor.pb.h"
 #include "tensorflow/core/platform/path.h"
-#include "tf_allocator/runtime/constant_scope.h"
+#include "tf_allocator/runtime/constant_tensor.h"
 #include "tf_allocator/runtime/device_model.h"
 
 namespace tensorflow {

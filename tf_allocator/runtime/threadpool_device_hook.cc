@@ -10,7 +10,7 @@
 #include "tensorflow/core/common_runtime/threadpool_device.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/framework/types.h"
-#include "tf_allocator/runtime/constant_scope.h"
+#include "tf_allocator/runtime/constant_tensor.h"
 #include "tf_allocator/runtime/device_allocator.h"
 
 namespace tensorflow {
@@ -22,14 +22,15 @@ Allocator* ThreadPoolDevice::GetAllocator(AllocatorAttributes attr) {
 absl::Status ThreadPoolDevice::MakeTensorFromProto(
     const TensorProto& tensor_proto, const AllocatorAttributes /*alloc_attrs*/,
     Tensor* tensor) {
-  const ModelPoolConstantScope scope(attributes().incarnation(), tensor_proto,
-                                     allocator_);
+  if (MakeConstantInPool(attributes().incarnation(), tensor_proto, tensor)) {
+    return absl::OkStatus();
+  }
   Tensor made;
-  // What FromProto accepts, and what is said where it does not, is TensorFlow's.
-  if (made.FromProto(scope.allocator(), tensor_proto)) {
+  if (made.FromProto(allocator_, tensor_proto)) {
     *tensor = std::move(made);
     return absl::OkStatus();
   }
+  // In TensorFlow's words.
   return absl::InvalidArgumentError(absl::StrCat(
       "Cannot parse tensor from proto: ", tensor_proto.DebugString()));
 }

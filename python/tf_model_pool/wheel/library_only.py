@@ -39,6 +39,7 @@ HEADERS = f"{PACKAGE}/include/"
 _DIGEST = "source_digest"
 _SYMBOLS = {
     "tensorflow::ThreadPoolDevice::GetAllocator": "TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL",
+    "tensorflow::ThreadPoolDevice::MakeTensorFromProto": "TF_MODEL_POOL_MAKE_TENSOR_SYMBOL",
     "tensorflow::RestoreTensorsV2": "TF_MODEL_POOL_RESTORE_V2_SYMBOL",
     "tensorflow::RestoreTensor": "TF_MODEL_POOL_RESTORE_V1_SYMBOL",
 }

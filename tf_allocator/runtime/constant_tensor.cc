@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "tf_allocator/runtime/constant_scope.h"
+#include "tf_allocator/runtime/constant_tensor.h"
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/framework/tensor_shape.h"
@@ -41,28 +42,27 @@ size_t ConstantBytesInPool(const TensorProto& proto) {
   return tf_model_pool::RoundUp(bytes, tf_model_pool::kChunkGranularity);
 }
 
-ModelPoolConstantScope::ModelPoolConstantScope(uint64_t incarnation,
-                                               const TensorProto& proto,
-                                               Allocator* own)
-    : allocator_(own) {
-  if (!tf_model_pool::Enabled()) return;
+bool MakeConstantInPool(uint64_t incarnation, const TensorProto& proto,
+                        Tensor* tensor) {
+  if (!tf_model_pool::Enabled()) return false;
   const size_t bytes = ConstantBytesInPool(proto);
-  if (bytes == 0) return;
+  if (bytes == 0) return false;
   size_t of_graph = 0;
   const std::string prefix = TakeDeviceModel(incarnation, &of_graph);
-  if (prefix.empty()) return;
-  ProcessState* process = ProcessState::singleton();
-  pool_ = process->AcquireModelPool(prefix, std::max(bytes, of_graph));
-  if (pool_ != 0) {
-    allocator_ = process->GetModelPool(pool_);
-  } else {
-    // Refused: its other constants would be, one by one.
+  if (prefix.empty()) return false;
+  ProcessState* const process = ProcessState::singleton();
+  const uint8_t pool =
+      process->AcquireModelPool(prefix, std::max(bytes, of_graph));
+  if (pool == 0) {
+    // Its other constants would be refused too, one by one.
     ForgetDevice(incarnation);
+    return false;
   }
-}
-
-ModelPoolConstantScope::~ModelPoolConstantScope() {
-  if (pool_ != 0) ProcessState::singleton()->ReleaseModelPool(pool_);
+  Tensor made;
+  const bool parsed = made.FromProto(process->GetModelPool(pool), proto);
+  if (parsed) *tensor = std::move(made);
+  process->ReleaseModelPool(pool);
+  return parsed;
 }
 
 }  // namespace tensorflow
