@@ -43,7 +43,14 @@ class _Outputs:
         self._record_sessions(2)
 
     def _record_sessions(self, intra_threads: int) -> None:
-        for name in ("ctr", "v1_resource", "v1_partitioned", "v1_reference"):
+        for name in (
+            "ctr",
+            "v1_resource",
+            "v1_partitioned",
+            "v1_reference",
+            "v1_frozen",
+            "v1_constants",
+        ):
             directory = self.context.shared_model(name)
             with session_models(
                 directory / "1", directory / "2", intra_threads=intra_threads
@@ -81,7 +88,7 @@ class NativeReference:
         self._record(2)
 
     def _record(self, intra_threads: int) -> None:
-        for name in ("ctr", "v1_resource", "v1_partitioned"):
+        for name in ("ctr", "v1_resource", "v1_partitioned", "v1_frozen", "v1_constants"):
             for directory in sorted(self.context.shared_model(name).iterdir()):
                 with session_models(directory, intra_threads=intra_threads) as (model,):
                     for output, array in model.run(request(0)).items():
