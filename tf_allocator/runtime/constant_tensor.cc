@@ -34,7 +34,8 @@ size_t ConstantBytesInPool(const TensorProto& proto) {
   const uint64_t element = static_cast<uint64_t>(DataTypeSize(proto.dtype()));
   uint64_t bytes;
   if (__builtin_mul_overflow(elements, element, &bytes)) return 0;
-  if (bytes < kSmallestInPool || bytes > tf_model_pool::ModelPool::kAddressSpace)
+  if (bytes < kSmallestInPool ||
+      bytes > tf_model_pool::ModelPool::kAddressSpace)
     return 0;
   // Otherwise it cannot be parsed, and need not be as large as its shape says.
   const size_t content = proto.tensor_content().size();
