@@ -79,7 +79,7 @@ class PoolStats:
         num_regions: address ranges held.
         num_mappings: how often the pool made memory usable, ever. Unchanged over a load means
             that the load reused memory which was there.
-        num_loads: restores that were given this slot, ever.
+        num_loads: restores, and constants of graphs, that were given this slot, ever.
     """
 
     id: int

@@ -132,22 +132,30 @@ def test_what_the_patched_files_include_is_handed_on(targets: dict[str, Target])
     }
     assert included == {
         "tf_allocator/pool/pool_stats.h",
+        "tf_allocator/runtime/constant_tensor.h",
         "tf_allocator/runtime/device_allocator.h",
         "tf_allocator/runtime/restore_scope.h",
     }
     assert included <= handed_on
 
 
-def test_the_logic_on_the_request_path_exists_once() -> None:
-    # The hook of released binaries and the patched file return the same call.
-    call = "  return ModelPoolOr(attr, allocator_);"
+@pytest.mark.parametrize(
+    "call",
+    [
+        "return ModelPoolOr(attr, allocator_);",
+        "if (MakeConstantInPool(attributes().incarnation(), tensor_proto, tensor)) {",
+    ],
+)
+def test_the_logic_of_the_device_exists_once(call: str) -> None:
+    # The hook of released binaries and the patched file make the same call.
     assert call in (ROOT / "tf_allocator/runtime/threadpool_device_hook.cc").read_text()
-    (change,) = [
-        change
+    added = [
+        line.strip()
         for change in series.read(ROOT / "patches", "v2.21").changes
         if change.path.endswith("/threadpool_device.cc")
+        for line in change.added
     ]
-    assert call in change.added
+    assert added.count(call) == 1
 
 
 def test_nothing_but_released_binaries_looks_for_hooks(targets: dict[str, Target]) -> None:

@@ -32,11 +32,15 @@ class ThreadPoolDevice {
  public:
   virtual ~ThreadPoolDevice() {}
   virtual int GetAllocator(tsl::AllocatorAttributes attributes);
+  virtual int MakeTensorFromProto(int value);
 };
 int ThreadPoolDevice::GetAllocator(tsl::AllocatorAttributes attributes) {
   return static_cast<int>(attributes.value) + 1;
 }
-__attribute__((noinline)) int Ask(ThreadPoolDevice* device) { return device->GetAllocator({6, 0}); }
+int ThreadPoolDevice::MakeTensorFromProto(int value) { return 2 * value; }
+__attribute__((noinline)) int Ask(ThreadPoolDevice* device) {
+  return 1000 * device->MakeTensorFromProto(3) + device->GetAllocator({6, 0});
+}
 }
 extern "C" int ask_device() {
   tensorflow::ThreadPoolDevice device;
@@ -61,8 +65,10 @@ class ThreadPoolDevice {
  public:
   virtual ~ThreadPoolDevice() {}
   virtual int GetAllocator(tsl::AllocatorAttributes attributes);
+  virtual int MakeTensorFromProto(int value);
 };
 int ThreadPoolDevice::GetAllocator(tsl::AllocatorAttributes) { return 70; }
+int ThreadPoolDevice::MakeTensorFromProto(int value) { return 20 * value; }
 int RestoreTensorsV2(int value) { return 100 + value; }
 int RestoreTensor(int value) { return 200 + value; }
 }

@@ -45,7 +45,14 @@ CATALOGUE: dict[str, tuple[Spec, ...]] = {
     "growing": (Spec(rows=8192), Spec(rows=24576), Spec(rows=73728)),
     "shrinking": (Spec(rows=73728), Spec(rows=24576), Spec(rows=8192)),
 }
-V1_MODELS: dict[str, int] = {"v1_resource": 3, "v1_partitioned": 2, "v1_reference": 2}
+V1_MODELS: dict[str, int] = {
+    "v1_resource": 3,
+    "v1_partitioned": 2,
+    "v1_reference": 2,
+    # Weights that are constants of the graph: all of them, or a table next to variables.
+    "v1_frozen": 3,
+    "v1_constants": 2,
+}
 V1_ROWS = 16384
 V1_DIM = 16
 
@@ -69,6 +76,12 @@ def weights(spec: Spec, version: int) -> dict[str, np.ndarray[Any, Any]]:
     # The mark that tells versions apart in an exact model's answer.
     values["small_0"] += np.float32(1000 * version)
     return values
+
+
+def constant_table(version: int) -> np.ndarray[Any, Any]:
+    """The table that is a constant of a version of v1_frozen or v1_constants."""
+    rng = np.random.default_rng([version, 3])
+    return rng.standard_normal((V1_ROWS, V1_DIM), dtype=np.float32)
 
 
 def request(index: int, batch: int = BATCH) -> np.ndarray[Any, Any]:
@@ -133,7 +146,7 @@ def save_ctr(directory: Path, spec: Spec, version: int) -> None:
 
 
 def save_v1(directory: Path, kind: str, version: int) -> None:
-    """Writes a TF1 SavedModel with resource, partitioned or reference variables."""
+    """Writes a TF1 SavedModel with variables of one kind, constants, or both."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -142,8 +155,16 @@ def save_v1(directory: Path, kind: str, version: int) -> None:
         partitioner = v1.fixed_size_partitioner(4) if kind == "v1_partitioned" else None
         with v1.variable_scope("ctr", use_resource=kind != "v1_reference", partitioner=partitioner):
             normal = v1.random_normal_initializer(seed=version)
-            table = v1.get_variable("user", [V1_ROWS, V1_DIM], initializer=normal)
-            kernel = v1.get_variable("kernel", [V1_DIM, HIDDEN], initializer=normal)
+            if kind in ("v1_frozen", "v1_constants"):
+                table = tf.constant(constant_table(version), name="user")
+            else:
+                table = v1.get_variable("user", [V1_ROWS, V1_DIM], initializer=normal)
+            if kind == "v1_frozen":
+                # Grappler folds the product; the factors are gone from what runs.
+                half = np.random.default_rng(version).standard_normal((V1_DIM, HIDDEN))
+                kernel = tf.constant(half.astype(np.float32), name="half") * 2.0
+            else:
+                kernel = v1.get_variable("kernel", [V1_DIM, HIDDEN], initializer=normal)
         if kind == "v1_partitioned":
             kernel = tf.convert_to_tensor(kernel)
         # Ids come in ranges of any size; a partitioned table wants them within its rows.
@@ -153,6 +174,7 @@ def save_v1(directory: Path, kind: str, version: int) -> None:
         hidden = tf.nn.relu(tf.matmul(embedded, kernel), name="hidden")
         score = tf.reduce_sum(hidden, axis=1, name="score")
         session.run(v1.global_variables_initializer())
+        # Without variables this writes no checkpoint, and nothing will be restored.
         v1.saved_model.simple_save(
             session, str(directory), {"ids": ids}, {"score": score, "hidden": hidden}
         )

@@ -40,7 +40,8 @@ struct PoolStats {
 
   size_t num_regions = 0;   // address ranges held
   size_t num_mappings = 0;  // times the pool made memory usable, ever
-  size_t num_loads = 0;     // restores that were given this slot, ever
+  // Restores, and constants of graphs, that were given this slot, ever.
+  size_t num_loads = 0;
   // Nanoseconds that it took to make memory usable, page faults of prefaulting
   // included, ever.
   uint64_t prefault_ns = 0;

@@ -7,8 +7,10 @@
 
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "tensorflow/core/common_runtime/threadpool_device.h"
+#include "tf_allocator/runtime/load_hook.h"
 #include "tf_allocator/runtime/preload.h"
 #include "tf_allocator/runtime/restore_hook.h"
 
@@ -47,12 +49,13 @@ bool LeadsToUs(const void* address) {
   return LibraryBase(target(info.dli_sname)) == OurBase();
 }
 
-bool GetAllocatorIsOurs() {
+// Whether TensorFlow's calls of a virtual member of ThreadPoolDevice reach
+// ours.
+template <typename Member>
+bool MemberIsOurs(Member member) {
   if (_ZTVN10tensorflow16ThreadPoolDeviceE == nullptr) return false;
   // The Itanium C++ ABI stores a pointer to a virtual member as 1 plus the
   // offset of its slot, and places two words before the first slot.
-  Allocator* (ThreadPoolDevice::*member)(AllocatorAttributes) =
-      &ThreadPoolDevice::GetAllocator;
   uintptr_t encoded;
   std::memcpy(&encoded, &member, sizeof(encoded));
   const size_t slot = (encoded - 1) / sizeof(void*);
@@ -112,8 +115,17 @@ std::string UnboundHooks() {
     if (!unbound.empty()) unbound += "; ";
     unbound += what;
   };
-  if (!GetAllocatorIsOurs()) add("ThreadPoolDevice::GetAllocator");
+  if (!MemberIsOurs(&ThreadPoolDevice::GetAllocator)) {
+    add("ThreadPoolDevice::GetAllocator");
+  }
+  if (!MemberIsOurs(&ThreadPoolDevice::MakeTensorFromProto)) {
+    add("ThreadPoolDevice::MakeTensorFromProto");
+  }
+  std::vector<const WrappedFunction*> wrapped = WrappedLoadFunctions();
   for (const WrappedFunction* function : WrappedRestoreFunctions()) {
+    wrapped.push_back(function);
+  }
+  for (const WrappedFunction* function : wrapped) {
     std::string why = WhyNotCalled(*function);
     if (why.empty()) FindOriginal(*function, &why);
     if (!why.empty()) add(std::string(function->what) + " (" + why + ")");

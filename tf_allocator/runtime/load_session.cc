@@ -23,6 +23,7 @@
 #include "tf_allocator/runtime/load_totals.h"
 #include "tf_allocator/runtime/process_settings.h"
 #include "tf_allocator/runtime/restore_plan.h"
+#include "tf_allocator/runtime/session_model.h"
 #include "tf_allocator/runtime/warm_up_session.h"
 
 namespace tensorflow {
@@ -146,6 +147,8 @@ bool ReadAgain(const MetaGraphDef& meta_graph, const std::string& export_dir,
       .ok();
 }
 
+thread_local bool in_restore_session = false;
+
 // Begins SessionOptions.target of sessions that LoadForPools makes; the rest is
 // the target that its caller wants.
 constexpr char kOnWaitingThread[] = "tf_model_pool://on_waiting_thread/";
@@ -160,8 +163,12 @@ class OnWaitingThread : public SessionFactory {
     SessionOptions plain = options;
     plain.target.erase(0, std::strlen(kOnWaitingThread));
     absl::Status status;
-    tf_model_pool::RunOnWaitingThread(
-        [&] { status = tensorflow::NewSession(plain, session); });
+    tf_model_pool::RunOnWaitingThread([&] {
+      status = tensorflow::NewSession(plain, session);
+      if (!status.ok()) return;
+      *session =
+          SessionForPools(std::unique_ptr<Session>(*session)).release();
+    });
     return status;
   }
 };
@@ -176,14 +183,25 @@ std::string NameOf(const std::string& export_dir) {
 
 }  // namespace
 
+bool InRestoreSessionForPools() { return in_restore_session; }
+
 absl::Status RestoreSessionForPools(
     const RestoreSessionFunction& restore_session,
     const RunOptions& run_options, const MetaGraphDef& meta_graph,
     const std::string& export_dir, std::unique_ptr<Session>* session) {
   const tf_model_pool::Settings& settings = tf_model_pool::ProcessSettings();
+  const auto itself = [&](std::unique_ptr<Session>* front) {
+    const bool before = std::exchange(in_restore_session, true);
+    const absl::Status status =
+        restore_session(run_options, meta_graph, export_dir, front);
+    in_restore_session = before;
+    return status;
+  };
   if (!settings.enabled || session == nullptr || *session == nullptr) {
-    return restore_session(run_options, meta_graph, export_dir, session);
+    return itself(session);
   }
+  SetSessionModel(session->get(), meta_graph, export_dir);
+  Session* const behind = BehindWarmUp(session->get());
   absl::Status status;
   tf_model_pool::RunAtLoadPriority([&] {
     MetaGraphDef read_again;
@@ -193,15 +211,25 @@ absl::Status RestoreSessionForPools(
       graph = &read_again.graph_def();
     }
     std::unique_ptr<Session> front = std::make_unique<LoadSession>(
-        session->get(), *graph, settings.direct_restore);
-    status = restore_session(run_options, meta_graph, export_dir, &front);
+        behind, *graph, settings.direct_restore);
+    status = itself(&front);
   });
-  // Not that of a SavedModelBundleLite: its caller, compiled with the original
-  // in view, which leaves the pointer alone, does not read it again.
-  if (status.ok() && meta_graph.graph_def().node_size() > 0) {
-    *session = NewWarmUpSession(std::move(*session), NameOf(export_dir));
+  if (!status.ok()) return status;
+  // Not that of a SavedModelBundleLite in a released binary: its caller, compiled
+  // with the original in view, which leaves the pointer alone, does not read it
+  // again.
+  if (behind == session->get() && meta_graph.graph_def().node_size() > 0) {
+    *session = NewWarmUpSession(std::move(*session));
   }
+  NameWarmUp(session->get(), NameOf(export_dir));
   return status;
+}
+
+std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session) {
+  if (!tf_model_pool::ProcessSettings().enabled || session == nullptr) {
+    return session;
+  }
+  return NewWarmUpSession(std::move(session));
 }
 
 absl::Status LoadForPools(

@@ -31,18 +31,26 @@ using RestoreSessionFunction =
 //   is not run either. TF_MODEL_POOL_DIRECT_RESTORE=off runs both.
 // - What is run runs on that same thread, not on the inter-op threads that
 //   requests share, unless `run_options` names a pool other than the first.
-// - `*session` is one that is warmed up as it is loaded (warm_up_session.h),
-//   where `meta_graph` has a graph: not for a SavedModelBundleLite.
+// - `*session` is one from SessionForPools, unless it is that already, or
+//   `meta_graph` has no graph (a SavedModelBundleLite of a released binary).
 // The result, logs and metrics are those of `restore_session`.
 absl::Status RestoreSessionForPools(
     const RestoreSessionFunction& restore_session,
     const RunOptions& run_options, const MetaGraphDef& meta_graph,
     const std::string& export_dir, std::unique_ptr<Session>* session);
 
+// Whether `restore_session` is what runs on this thread: where a function calls
+// RestoreSessionForPools with itself.
+bool InRestoreSessionForPools();
+
+// Returns `session`, made to be loaded and warmed up by the calling thread, so
+// that its import, warm-up and end give way to requests (warm_up_session.h).
+std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session);
+
 // Calls `load`, which loads a model with the session options that it is given
 // and makes no threads that outlive it but those of the session, on a load
-// thread. The session is made on the calling thread: its threads are to run
-// requests.
+// thread. The session is made on the calling thread, because its threads are to
+// run requests, and is one from SessionForPools.
 absl::Status LoadForPools(
     const SessionOptions& options,
     const std::function<absl::Status(const SessionOptions&)>& load);

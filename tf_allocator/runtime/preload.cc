@@ -22,10 +22,26 @@ struct Hook {
   const char* home;  // the library of TensorFlow's that defines the original
 };
 
+// Not every release calls all of the last ones by name.
+#ifndef TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL
+#define TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL "tf_model_pool_no_load_bundle"
+#endif
+#ifndef TF_MODEL_POOL_LOAD_LITE_SYMBOL
+#define TF_MODEL_POOL_LOAD_LITE_SYMBOL "tf_model_pool_no_load_lite"
+#endif
+#ifndef TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL
+#define TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL "tf_model_pool_no_load_meta_graph"
+#endif
+
 constexpr Hook kHooks[] = {
     {TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL, kFrameworkLibrary},
     {TF_MODEL_POOL_RESTORE_V2_SYMBOL, kCcLibrary},
     {TF_MODEL_POOL_RESTORE_V1_SYMBOL, kCcLibrary},
+    {TF_MODEL_POOL_MAKE_TENSOR_SYMBOL, kFrameworkLibrary},
+    {TF_MODEL_POOL_RESTORE_SESSION_SYMBOL, kFrameworkLibrary},
+    {TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL, kFrameworkLibrary},
+    {TF_MODEL_POOL_LOAD_LITE_SYMBOL, kFrameworkLibrary},
+    {TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL, kFrameworkLibrary},
 };
 constexpr size_t kNumHooks = sizeof(kHooks) / sizeof(kHooks[0]);
 
@@ -173,6 +189,11 @@ const void* tf_model_pool_preload_target(const char* symbol) {
 HOOK("0", TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL);
 HOOK("1", TF_MODEL_POOL_RESTORE_V2_SYMBOL);
 HOOK("2", TF_MODEL_POOL_RESTORE_V1_SYMBOL);
+HOOK("3", TF_MODEL_POOL_MAKE_TENSOR_SYMBOL);
+HOOK("4", TF_MODEL_POOL_RESTORE_SESSION_SYMBOL);
+HOOK("5", TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL);
+HOOK("6", TF_MODEL_POOL_LOAD_LITE_SYMBOL);
+HOOK("7", TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL);
 
 asm(R"(
 .pushsection .text
@@ -230,6 +251,11 @@ tf_model_pool_preload_targets:
   .quad .Lfirst_call_0
   .quad .Lfirst_call_1
   .quad .Lfirst_call_2
-.size tf_model_pool_preload_targets, 24
+  .quad .Lfirst_call_3
+  .quad .Lfirst_call_4
+  .quad .Lfirst_call_5
+  .quad .Lfirst_call_6
+  .quad .Lfirst_call_7
+.size tf_model_pool_preload_targets, 64
 .popsection
 )");

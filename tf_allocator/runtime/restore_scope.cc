@@ -2,6 +2,9 @@
 
 #include "tf_allocator/runtime/restore_scope.h"
 
+#include <algorithm>
+#include <deque>
+#include <mutex>
 #include <string>
 
 #include "tensorflow/core/common_runtime/process_state.h"
@@ -11,6 +14,7 @@
 #include "tensorflow/core/util/saved_tensor_slice_util.h"
 #include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
 #include "tf_allocator/runtime/checkpoint_size.h"
+#include "tf_allocator/runtime/device_model.h"
 #include "tf_allocator/runtime/introspection.h"
 
 namespace tensorflow {
@@ -43,6 +47,46 @@ size_t BytesToRestore(const std::string& prefix, const Tensor& tensor_names,
   return size.BytesInPool(prefix);
 }
 
+// Whether the op runs in a graph of a DirectSession, which alone has a device
+// of its own: the executors of other runtimes are given no handle, or one that
+// names their kind.
+bool HasDeviceOfItsOwn(OpKernelContext* context) {
+  static constexpr char kDirect[] = "direct";
+  return context->session_handle().compare(0, sizeof(kDirect) - 1, kDirect) ==
+         0;
+}
+
+// `count` attributes, all compatible with GPUs and NICs. Never freed: whoever
+// runs the op may read them at any time after it.
+const AllocatorAttributes* Compatible(size_t count) {
+  static std::mutex* mu = new std::mutex;
+  static auto* arrays = new std::deque<std::vector<AllocatorAttributes>>;
+  AllocatorAttributes compatible;
+  compatible.set_gpu_compatible(true);
+  compatible.set_nic_compatible(true);
+  const std::lock_guard<std::mutex> lock(*mu);
+  if (arrays->empty() || arrays->back().size() < count) {
+    // Doubled, so that all of them together stay small.
+    const size_t last = arrays->empty() ? 0 : arrays->back().size();
+    arrays->emplace_back(std::max(count, 2 * last), compatible);
+  }
+  return arrays->back().data();
+}
+
+// The attributes that the executor passes on with the op's outputs. Assign,
+// unless grappler relaxed it, takes a buffer over for a reference variable only
+// where they say that it is compatible with GPUs and NICs, and copies it out of
+// the pool otherwise. On CPU they say nothing about the memory.
+const AllocatorAttributes* Assignable(const AllocatorAttributes* attributes,
+                                      size_t count) {
+  const bool own = attributes != nullptr &&
+                   std::any_of(attributes, attributes + count,
+                               [](const AllocatorAttributes& a) {
+                                 return a.value != 0 || a.scope_id != 0;
+                               });
+  return own || count == 0 ? attributes : Compatible(count);
+}
+
 }  // namespace
 
 ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context,
@@ -66,6 +110,9 @@ void ModelPoolRestoreScope::Enter(OpKernelContext* context,
                                   const std::string& prefix, size_t bytes) {
   pool_ = ProcessState::singleton()->AcquireModelPool(prefix, bytes);
   if (pool_ == 0) return;
+  if (HasDeviceOfItsOwn(context)) {
+    NoteDeviceRestore(context->device()->attributes().incarnation(), prefix);
+  }
   params_ = context->params();
   saved_ = params_->output_attr_array;
   attributes_.resize(context->num_outputs());
@@ -78,7 +125,7 @@ void ModelPoolRestoreScope::Enter(OpKernelContext* context,
 
 ModelPoolRestoreScope::~ModelPoolRestoreScope() {
   if (pool_ == 0) return;
-  params_->output_attr_array = saved_;
+  params_->output_attr_array = Assignable(saved_, attributes_.size());
   ProcessState::singleton()->ReleaseModelPool(pool_);
 }
 

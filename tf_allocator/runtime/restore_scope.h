@@ -16,9 +16,11 @@
 namespace tensorflow {
 
 // Sets the pool's id in the output allocator attributes of the op, where every
-// thread that allocates an output sees it, and takes it out again. Does
-// nothing where there is no pool to be had. Reports no errors: a checkpoint
-// that cannot be read is the restore's own to report.
+// thread that allocates an output sees it, and takes it out again. The outputs
+// are then marked as what Assign takes over for reference variables, which
+// therefore lie in the pool too. Notes whose device it is (device_model.h).
+// Does nothing where there is no pool to be had. Reports no errors: a
+// checkpoint that cannot be read is the restore's own to report.
 //
 // REQUIRES: one scope at a time for a context.
 class ModelPoolRestoreScope {

@@ -22,6 +22,7 @@
 #include "tf_allocator/runtime/load_thread.h"
 #include "tf_allocator/runtime/load_totals.h"
 #include "tf_allocator/runtime/process_settings.h"
+#include "tf_allocator/runtime/session_model.h"
 
 namespace tensorflow {
 namespace {
@@ -71,14 +72,25 @@ using RunWithPools =
 
 class WarmUpSession : public ForwardingSession {
  public:
-  WarmUpSession(std::unique_ptr<Session> session, const std::string& name)
+  explicit WarmUpSession(std::unique_ptr<Session> session)
       : ForwardingSession(session.get()),
         owned_(std::move(session)),
-        name_(name),
         loader_(tf_model_pool::LoadingThread()) {}
-  // Thousands of objects.
   ~WarmUpSession() override {
+    ForgetSessionModel(session());
+    // Thousands of objects.
     tf_model_pool::RunAtLoadPriority([this] { owned_.reset(); });
+  }
+
+  Session* behind() const { return owned_.get(); }
+  // Before it runs anything.
+  void set_name(const std::string& name) { name_ = name; }
+
+  absl::Status Create(const GraphDef& graph) override {
+    return Import([&] { return session()->Create(graph); });
+  }
+  absl::Status Create(GraphDef&& graph) override {
+    return Import([&] { return session()->Create(std::move(graph)); });
   }
 
   absl::Status Run(const Inputs& inputs, const Names& outputs,
@@ -123,7 +135,7 @@ class WarmUpSession : public ForwardingSession {
 
   absl::Status MakeCallable(const CallableOptions& options,
                             CallableHandle* handle) override {
-    if (Serves() || std::this_thread::get_id() != loader_) {
+    if (Serves() || tf_model_pool::LoadingThread() != loader_) {
       return session()->MakeCallable(options, handle);
     }
     absl::Status status;
@@ -165,12 +177,18 @@ class WarmUpSession : public ForwardingSession {
   }
 
  private:
+  static absl::Status Import(const std::function<absl::Status()>& create) {
+    absl::Status status;
+    tf_model_pool::RunAtLoadPriority([&] { status = create(); });
+    return status;
+  }
+
   bool Serves() const { return serves_.load(std::memory_order_relaxed); }
 
   absl::Status BeforeServing(const std::string& signature, int inter_op_pool,
                              const thread::ThreadPoolOptions& own_pools,
                              const RunWithPools& run) {
-    if (std::this_thread::get_id() != loader_) {
+    if (tf_model_pool::LoadingThread() != loader_) {
       BeginServing(signature);
       return run(own_pools);
     }
@@ -233,7 +251,7 @@ class WarmUpSession : public ForwardingSession {
   }
 
   std::unique_ptr<Session> owned_;
-  const std::string name_;
+  std::string name_;
   const std::thread::id loader_;
   std::atomic<bool> serves_{false};
   mutable std::mutex mu_;
@@ -243,9 +261,18 @@ class WarmUpSession : public ForwardingSession {
 
 }  // namespace
 
-std::unique_ptr<Session> NewWarmUpSession(std::unique_ptr<Session> session,
-                                          const std::string& name) {
-  return std::make_unique<WarmUpSession>(std::move(session), name);
+std::unique_ptr<Session> NewWarmUpSession(std::unique_ptr<Session> session) {
+  return std::make_unique<WarmUpSession>(std::move(session));
+}
+
+Session* BehindWarmUp(Session* session) {
+  auto* warm_up = dynamic_cast<WarmUpSession*>(session);
+  return warm_up == nullptr ? session : warm_up->behind();
+}
+
+void NameWarmUp(Session* session, const std::string& name) {
+  auto* warm_up = dynamic_cast<WarmUpSession*>(session);
+  if (warm_up != nullptr) warm_up->set_name(name);
 }
 
 }  // namespace tensorflow

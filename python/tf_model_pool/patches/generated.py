@@ -23,25 +23,14 @@ BINARY_ONLY = frozenset(
     {
         "runtime/c_interface.cc",
         "runtime/c_interface.h",
-        "runtime/direct_restore.cc",
-        "runtime/direct_restore.h",
-        "runtime/forwarding_session.h",
         "runtime/hook_status.cc",
         "runtime/load_hook.cc",
         "runtime/load_hook.h",
-        "runtime/load_session.cc",
-        "runtime/load_session.h",
-        "runtime/load_thread.cc",
-        "runtime/load_thread.h",
         "runtime/preload.cc",
         "runtime/preload.h",
         "runtime/restore_hook.cc",
-        "runtime/restore_plan.cc",
-        "runtime/restore_plan.h",
         "runtime/restore_hook.h",
         "runtime/threadpool_device_hook.cc",
-        "runtime/warm_up_session.cc",
-        "runtime/warm_up_session.h",
     }
 )
 #: What no library ships.

@@ -190,12 +190,7 @@ class _Build:
     def _edit_libraries(self) -> dict[ReplacedFunction, elf.Symbol]:
         framework = self._libraries[FRAMEWORK]
         elf.need_library(framework, compiling.LIBRARY_NAME, self._toolchain.patchelf)
-        functions = [
-            function
-            for function in self._wheel.release.functions
-            if function.in_series or self._request.sources is None
-        ]
-        return elf.replace_functions(self._libraries, functions)
+        return elf.replace_functions(self._libraries, self._wheel.release.functions)
 
     def _patch_headers(self) -> tuple[str, ...]:
         directory = self._project / "patches" / self._wheel.release.patches

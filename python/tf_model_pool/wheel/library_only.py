@@ -23,7 +23,7 @@ from tf_model_pool.wheel import toolchain as tools
 from tf_model_pool.wheel.metadata import RecordEntry
 from tf_model_pool.wheel.platform_tag import platform_tag
 from tf_model_pool.wheel.progress import Progress
-from tf_model_pool.wheel.releases import INCLUDE
+from tf_model_pool.wheel.releases import INCLUDE, LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH
 from tf_model_pool.wheel.workspace import (
     full_disk_as_error,
     signals_as_errors,
@@ -39,8 +39,15 @@ HEADERS = f"{PACKAGE}/include/"
 _DIGEST = "source_digest"
 _SYMBOLS = {
     "tensorflow::ThreadPoolDevice::GetAllocator": "TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL",
+    "tensorflow::ThreadPoolDevice::MakeTensorFromProto": "TF_MODEL_POOL_MAKE_TENSOR_SYMBOL",
     "tensorflow::RestoreTensorsV2": "TF_MODEL_POOL_RESTORE_V2_SYMBOL",
     "tensorflow::RestoreTensor": "TF_MODEL_POOL_RESTORE_V1_SYMBOL",
+    "tensorflow::RestoreSession": "TF_MODEL_POOL_RESTORE_SESSION_SYMBOL",
+}
+#: Those of them that a release calls by name (wheel/releases.py).
+_OPTIONAL_SYMBOLS = {
+    function.name: f"{function.keeps_original}_SYMBOL"
+    for function in (LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH)
 }
 
 
@@ -83,7 +90,11 @@ def _compile(
     missing = sorted(set(_SYMBOLS) - set(symbols))
     if missing:
         raise BuildError(f"the patched wheel replaces no {', '.join(missing)}")
-    definitions = {_SYMBOLS[name]: symbols[name] for name in _SYMBOLS}
+    definitions = {
+        variable: symbols[name]
+        for name, variable in (_SYMBOLS | _OPTIONAL_SYMBOLS).items()
+        if name in symbols
+    }
     definitions["TF_MODEL_POOL_TENSORFLOW_VERSION"] = info["tensorflow_version"]
     library = compiling.compile_preload(project, work, toolchain, definitions)
     check_preload(library)

@@ -32,8 +32,6 @@ class ReplacedFunction:
             one, TensorFlow reaches the function by address and would never see ours.
         keeps_original: name of the CMake variables that get the original's address and first
             bytes, so that ours can call it; "" where it is replaced for good.
-        in_series: whether the patch series changes it too; what it leaves alone is not replaced
-            where patched sources are tried.
     """
 
     name: str
@@ -41,7 +39,6 @@ class ReplacedFunction:
     prefix: str
     relocations: frozenset[str]
     keeps_original: str = ""
-    in_series: bool = True
 
 
 _CALLED_THROUGH_PLT = frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"})
@@ -52,6 +49,12 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
         library=FRAMEWORK,
         prefix="_ZN10tensorflow16ThreadPoolDevice12GetAllocatorE",
         relocations=frozenset({"R_X86_64_64"}),  # the slot of the vtable
+    ),
+    ReplacedFunction(
+        name="tensorflow::ThreadPoolDevice::MakeTensorFromProto",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow16ThreadPoolDevice19MakeTensorFromProtoE",
+        relocations=frozenset({"R_X86_64_64"}),
     ),
     ReplacedFunction(
         name="tensorflow::RestoreTensorsV2",
@@ -69,40 +72,42 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
     ),
 )
 
-#: Loads without the restore graph, on threads that yield to requests. All releases from 2.15 on
-#: bind it like this; it is replaced in those on which the suite ran with it.
+#: Loads without the restore graph, on threads that give way to requests. All releases.
 RESTORE_SESSION = ReplacedFunction(
     name="tensorflow::RestoreSession",
     library=FRAMEWORK,
     prefix="_ZN10tensorflow14RestoreSessionE",
     relocations=_CALLED_THROUGH_PLT,
     keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
-    in_series=False,
 )
 _LOAD_SAVED_MODEL = (
     "_ZN10tensorflow22LoadSavedModelInternalERKNS_14SessionOptionsERKNS_10RunOptionsERKNSt7__cxx1112"
     "basic_stringIcSt11char_traitsIcESaIcEEERKSt13unordered_setISB_St4hashISB_ESt8equal_toISB_ESaISB_EE"
 )
-#: What calls RestoreSession, and imports the graph before. Where a compiler has put one into its
-#: caller, it cannot be replaced there.
-LOAD_BUNDLE = dataclasses.replace(
-    RESTORE_SESSION,
+#: What reads and imports the graph, and calls RestoreSession. Where the compiler has put one into
+#: its caller, it cannot be replaced; `Release.functions` says which are left.
+LOAD_BUNDLE = ReplacedFunction(
     name="tensorflow::LoadSavedModelInternal",
+    library=FRAMEWORK,
     prefix=_LOAD_SAVED_MODEL + "PNS_16SavedModelBundleE",
+    relocations=_CALLED_THROUGH_PLT,
     keeps_original="TF_MODEL_POOL_LOAD_BUNDLE",
 )
-LOAD_LITE = dataclasses.replace(
-    RESTORE_SESSION,
+LOAD_LITE = ReplacedFunction(
     name="tensorflow::LoadSavedModelInternal (SavedModelBundleLite)",
+    library=FRAMEWORK,
     prefix=_LOAD_SAVED_MODEL + "PNS_20SavedModelBundleLiteE",
+    relocations=_CALLED_THROUGH_PLT,
     keeps_original="TF_MODEL_POOL_LOAD_LITE",
 )
-LOAD_META_GRAPH = dataclasses.replace(
-    RESTORE_SESSION,
+LOAD_META_GRAPH = ReplacedFunction(
     name="tensorflow::LoadMetagraphIntoSession",
+    library=FRAMEWORK,
     prefix="_ZN10tensorflow24LoadMetagraphIntoSessionE",
+    relocations=_CALLED_THROUGH_PLT,
     keeps_original="TF_MODEL_POOL_LOAD_META_GRAPH",
 )
+_LOAD_FUNCTIONS = (RESTORE_SESSION, LOAD_BUNDLE, LOAD_LITE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +148,7 @@ class Release:
     patches: str
     compile_flags: str
     wheels: tuple[ReleasedWheel, ...]
-    functions: tuple[ReplacedFunction, ...] = REPLACED_FUNCTIONS
+    functions: tuple[ReplacedFunction, ...] = (*REPLACED_FUNCTIONS, *_LOAD_FUNCTIONS)
 
 
 _CXX11_ABI = "-D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64"
@@ -166,7 +171,6 @@ RELEASES: tuple[Release, ...] = (
         version="2.21.0",
         patches="v2.21",
         compile_flags=_CXX11_ABI,
-        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION, LOAD_BUNDLE, LOAD_LITE),
         wheels=_x86_64_wheels(
             "2.21.0",
             _MANYLINUX_2_27,
@@ -274,6 +278,7 @@ RELEASES: tuple[Release, ...] = (
     ),
     Release(
         version="2.16.2",
+        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION, LOAD_META_GRAPH),
         patches="v2.16",
         compile_flags=_CXX11_ABI,
         wheels=_x86_64_wheels(
@@ -295,6 +300,7 @@ RELEASES: tuple[Release, ...] = (
     ),
     Release(
         version="2.15.1",
+        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION, LOAD_BUNDLE),
         patches="v2.15",
         compile_flags=_CXX11_ABI,
         wheels=_x86_64_wheels(

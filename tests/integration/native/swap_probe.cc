@@ -7,6 +7,9 @@
 //   swap_probe isolate INTRA REQUEST DIR1 DIR2 DIR3
 //     loads DIR1 and DIR2, runs one traced request on each, unloads DIR1, loads
 //     DIR3. INTRA is intra_op_parallelism_threads, 0 = unset.
+//   swap_probe constants REQUEST DIR1 DIR2 DIR3
+//     the same for models whose weights are constants: one untraced request on
+//     each as it is loaded, DIR1 unloaded before DIR3 is loaded.
 //   swap_probe swap SWAPS THREADS REQUESTS ANSWERS DIR...
 //     serves requests on THREADS threads while the main thread loads the
 //     directories in turn and drops the version before, SWAPS times.
@@ -24,7 +27,7 @@
 //   swap_probe starved
 //     begins such threads inside RunAtLoadPriority, waits there until a step of
 //     the load runs at another priority, and prints that.
-//   swap_probe warm-up DIR
+//   swap_probe warm-up full|lite DIR
 //     writes a SavedModel into DIR whose one operation says how its thread is
 //     scheduled; loads it, runs it on the loading thread and on another one,
 //     by name and as a callable, and prints what it said.
@@ -241,6 +244,38 @@ class Version {
     return variables;
   }
 
+  // What fetches of the graph's large constants return: the buffers that the
+  // constants' kernels hold.
+  std::vector<std::pair<std::string, Tensor>> Constants() const {
+    std::vector<std::string> names;
+    for (const auto& node : bundle_.meta_graph_def.graph_def().node()) {
+      if (node.op() == "Const" &&
+          node.attr().at("value").tensor().tensor_content().size() >= 4096) {
+        names.push_back(node.name());
+      }
+    }
+    std::vector<Tensor> outputs;
+    const auto status = bundle_.session->Run({}, names, {}, &outputs);
+    if (!status.ok()) Fail("read " + directory_ + ": " + status.ToString());
+    std::vector<std::pair<std::string, Tensor>> constants;
+    for (size_t i = 0; i < names.size(); ++i) {
+      constants.emplace_back(names[i], outputs[i]);
+    }
+    return constants;
+  }
+
+  void PrintConstants() const {
+    for (const auto& [name, tensor] : Constants()) {
+      PrintTensor("constant", name, "", tensor.data(), tensor.TotalBytes());
+    }
+  }
+
+  void PrintScore(const Tensor& ids) const {
+    const Tensor score = Score(ids);
+    PrintTensor("output", score_, "", score.data(), score.TotalBytes());
+    PrintBytes("score", score);
+  }
+
   // Runs a request under a full trace; prints every tensor that it made.
   void PrintTracedRequest(const Tensor& ids) const {
     tensorflow::RunOptions options;
@@ -342,6 +377,37 @@ int Isolate(int argc, char** argv) {
   third->PrintTracedRequest(ids);
   third.reset();
   second.reset();
+  PrintState("all unloaded");
+  return 0;
+}
+
+int Constants(int argc, char** argv) {
+  if (argc != 6) Fail("constants REQUEST DIR1 DIR2 DIR3");
+  const Tensor ids = RequestTensor(ReadAll<int32_t>(argv[2]), 0);
+  std::unique_ptr<Version> versions[3];
+  const auto load = [&](size_t i) {
+    versions[i] = std::make_unique<Version>(argv[3 + i], 0, i);
+    versions[i]->PrintScore(ids);
+  };
+  load(0);
+  PrintState("first served");
+  load(1);
+  PrintState("both served");
+  versions[0].reset();
+  PrintState("first unloaded");
+  load(2);
+  PrintState("third served");
+  // Each fetch below makes copies of the constants that it fetches.
+  Tensor kept;
+  for (size_t i : {1, 2}) {
+    versions[i]->PrintConstants();
+    kept = versions[i]->Constants().front().second;
+    PrintState("constants read");
+  }
+  versions[1].reset();
+  versions[2].reset();
+  PrintState("one tensor kept");
+  kept = Tensor();
   PrintState("all unloaded");
   return 0;
 }
@@ -614,8 +680,8 @@ std::array<int32_t, 3> SaidBy(const absl::Status& status,
   return {said(0), said(1), said(2)};
 }
 
+template <typename Bundle>
 void WarmUp(const std::string& directory) {
-  using Bundle = tensorflow::SavedModelBundle;
   const auto load = [&directory] {
     auto bundle = std::make_unique<Bundle>();
     const auto status = tensorflow::LoadSavedModel(
@@ -671,8 +737,9 @@ void WarmUp(const std::string& directory) {
 }
 
 int WarmUp(int argc, char** argv) {
-  if (argc != 3) Fail("warm-up DIR");
-  const std::string directory = argv[2];
+  const std::string kind = argc == 4 ? argv[2] : "";
+  if (kind != "full" && kind != "lite") Fail("warm-up full|lite DIR");
+  const std::string directory = argv[3];
   tensorflow::SavedModel model;
   model.set_saved_model_schema_version(1);
   tensorflow::MetaGraphDef* meta_graph = model.add_meta_graphs();
@@ -684,7 +751,11 @@ int WarmUp(int argc, char** argv) {
   if (!model.SerializeToOstream(&file) || !file.flush()) {
     Fail("cannot write to " + directory);
   }
-  WarmUp(directory);
+  if (kind == "full") {
+    WarmUp<tensorflow::SavedModelBundle>(directory);
+  } else {
+    WarmUp<tensorflow::SavedModelBundleLite>(directory);
+  }
   return 0;
 }
 
@@ -772,6 +843,7 @@ int Metrics(int argc, char** argv) {
 int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "isolate") return Isolate(argc, argv);
+  if (command == "constants") return Constants(argc, argv);
   if (command == "swap") return Swap(argc, argv);
 #ifndef WITHOUT_MODEL_POOLS
   if (command == "visit") return Visit(argc, argv);
@@ -783,6 +855,6 @@ int main(int argc, char** argv) {
 #endif
   if (command == "load") return Load(argc, argv);
   Fail(
-      "expected isolate, swap, visit, metrics, load, priority, crowded, starved "
+      "expected isolate, constants, swap, visit, metrics, load, priority, crowded, starved "
       "or warm-up");
 }

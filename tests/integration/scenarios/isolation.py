@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from support.isolation import request_violations, weight_violations
-from support.models import CATALOGUE, V1_DIM, V1_ROWS, exact_score, request, weights
+from support.models import CATALOGUE, HIDDEN, V1_DIM, V1_ROWS, exact_score, request, weights
 from support.scenario import Context
 from support.serving import (
     EagerModel,
@@ -101,6 +101,22 @@ class Eager(Scenario):
         assert pool_of(address_of(model.loaded.kernel.read_value())) is None
 
 
+class EagerConstants(Scenario):
+    """Constants where all models share a device. In a process that has restored one version."""
+
+    def constants_lie_in_no_pool_after_a_restore(self) -> None:
+        # All models share the device: a constant does not tell whose it is.
+        restored = EagerModel(self.context.model("ctr") / "1")
+        before = [(p.name, p.bytes_in_use, p.num_tensors) for p in pools()]
+        assert [name for name, _, _ in before] == ["ctr/1"]
+        directory = self.context.model("v1_frozen")
+        frozen = [tf.saved_model.load(str(directory / str(n))) for n in (1, 2)]
+        for model in frozen:
+            model.signatures["serving_default"](ids=tf.constant(request(0)))
+        restored.run(request(0))
+        assert [(p.name, p.bytes_in_use, p.num_tensors) for p in pools()] == before
+
+
 class Session(Scenario):
     """`tf.compat.v1.saved_model.load`, where each session has a CPU device of its own."""
 
@@ -189,6 +205,45 @@ class Session(Scenario):
             first.close()
             assert pool("v1_reference/1").bytes_in_use == 0
             assert pool("v1_reference/2").bytes_in_use == used[1]
+
+    def reference_variables_lie_in_their_pool_without_grappler(self) -> None:
+        # Grappler lets Assign take any buffer over; here it does not run.
+        directory = self.context.model("v1_reference")
+        config = v1.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        with tf.Graph().as_default(), v1.Session(config=config) as session:
+            v1.saved_model.load(session, ["serve"], str(directory / "1"))
+            stats = pool("v1_reference/1")
+            assert stats.bytes_in_use == 4 * (V1_ROWS * V1_DIM + V1_DIM * HIDDEN)
+            # Taken over, not copied.
+            assert stats.peak_bytes_in_use == stats.bytes_in_use
+
+    def constants_lie_in_the_pool_of_what_their_session_restored(self) -> None:
+        directory = self.context.model("v1_constants")
+        with session_models(directory / "1", directory / "2") as models:
+            for model in models:
+                model.run(request(0))
+            stats = [pool(f"v1_constants/{n}") for n in (1, 2)]
+            expected = 4 * (V1_ROWS * V1_DIM + V1_DIM * HIDDEN)
+            assert [(p.bytes_in_use, p.num_tensors) for p in stats] == [(expected, 2)] * 2
+            models[0].close()
+            assert pool("v1_constants/1").state == "standby"
+            assert pool("v1_constants/2").bytes_in_use == expected
+
+    def constants_of_a_session_that_restored_two_versions_lie_in_no_pool(self) -> None:
+        directory = self.context.model("v1_constants")
+        with tf.Graph().as_default(), v1.Session() as session:
+            for n in (1, 2):
+                restored = v1.train.load_checkpoint(
+                    str(directory / str(n) / "variables" / "variables")
+                )
+                assert restored.get_variable_to_shape_map()
+                v1.saved_model.load(
+                    session, ["serve"], str(directory / str(n)), import_scope=f"v{n}"
+                )
+            before = [(p.name, p.bytes_in_use) for p in pools()]
+            session.run("v1/score:0", {"v1/ids:0": request(0)})
+            assert [(p.name, p.bytes_in_use) for p in pools()] == before
 
     def _check_weights(self, name: str, intra_threads: int) -> None:
         directory = self.context.model(name)

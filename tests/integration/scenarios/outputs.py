@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import tensorflow as tf
 
 from support.models import request
 from support.scenario import Context
@@ -42,8 +45,32 @@ class _Outputs:
     def session_answers_with_intra_op_threads_set(self) -> None:
         self._record_sessions(2)
 
+    def error_of_a_constant_that_cannot_be_parsed(self) -> None:
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.constant([0.5] * 2000, name="cut")
+        broken = graph.as_graph_def()
+        broken.node[0].attr["value"].tensor.tensor_content = b"abcd"
+        directory = self.context.shared_model("v1_constants")
+        with session_models(directory / "1") as (model,), model.session.graph.as_default():
+            tf.import_graph_def(broken, name="broken")
+            try:
+                model.session.run("broken/cut:0")
+            except tf.errors.InvalidArgumentError as error:
+                # Protobuf puts a text before the fields that differs between processes.
+                message = re.sub(r"goo\.gle/debug\w+ +", "", error.message)
+                self.context.record("error", message)
+        assert "Cannot parse tensor from proto" in self.context.records["error"]
+
     def _record_sessions(self, intra_threads: int) -> None:
-        for name in ("ctr", "v1_resource", "v1_partitioned", "v1_reference"):
+        for name in (
+            "ctr",
+            "v1_resource",
+            "v1_partitioned",
+            "v1_reference",
+            "v1_frozen",
+            "v1_constants",
+        ):
             directory = self.context.shared_model(name)
             with session_models(
                 directory / "1", directory / "2", intra_threads=intra_threads
@@ -81,7 +108,7 @@ class NativeReference:
         self._record(2)
 
     def _record(self, intra_threads: int) -> None:
-        for name in ("ctr", "v1_resource", "v1_partitioned"):
+        for name in ("ctr", "v1_resource", "v1_partitioned", "v1_frozen", "v1_constants"):
             for directory in sorted(self.context.shared_model(name).iterdir()):
                 with session_models(directory, intra_threads=intra_threads) as (model,):
                     for output, array in model.run(request(0)).items():
