@@ -16,8 +16,8 @@
 namespace tensorflow {
 namespace {
 
-// Weights are larger, and graphs hold constants below this, axes and shapes, by
-// the thousand.
+// A page. Axes and shapes are smaller, weights larger (docs/design.md has a
+// count).
 constexpr size_t kSmallestInPool = 4096;
 
 }  // namespace
