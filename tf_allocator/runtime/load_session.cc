@@ -173,6 +173,12 @@ class OnWaitingThread : public SessionFactory {
   }
 };
 
+// Others, of a remote master, do not take thread pools for a run.
+bool IsLocal(Session* session) {
+  const DeviceMgr* devices = nullptr;
+  return session != nullptr && session->LocalDeviceManager(&devices).ok();
+}
+
 // The name of the pool that the version's variables are in.
 std::string NameOf(const std::string& export_dir) {
   return tf_model_pool::IdentityFromCheckpointPrefix(
@@ -197,7 +203,7 @@ absl::Status RestoreSessionForPools(
     in_restore_session = before;
     return status;
   };
-  if (!settings.enabled || session == nullptr || *session == nullptr) {
+  if (!settings.enabled || session == nullptr || !IsLocal(session->get())) {
     return itself(session);
   }
   SetSessionModel(session->get(), meta_graph, export_dir);
@@ -226,7 +232,7 @@ absl::Status RestoreSessionForPools(
 }
 
 std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session) {
-  if (!tf_model_pool::ProcessSettings().enabled || session == nullptr) {
+  if (!tf_model_pool::ProcessSettings().enabled || !IsLocal(session.get())) {
     return session;
   }
   return NewWarmUpSession(std::move(session));

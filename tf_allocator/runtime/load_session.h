@@ -44,7 +44,8 @@ absl::Status RestoreSessionForPools(
 bool InRestoreSessionForPools();
 
 // Returns `session`, made to be loaded and warmed up by the calling thread, so
-// that its import, warm-up and end give way to requests (warm_up_session.h).
+// that its import, warm-up and end give way to requests (warm_up_session.h);
+// a session whose devices are in another process as it is.
 std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session);
 
 // Calls `load`, which loads a model with the session options that it is given
