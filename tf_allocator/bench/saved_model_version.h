@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A version of a model that is a SavedModel in a DirectSession: loaded by the
-// steps of TensorFlow's LoadSavedModel, each of them a phase, and served
+// A version of a model that is a SavedModel in a DirectSession: loaded with
+// TensorFlow's LoadSavedModel, whose steps are phases, and served
 // through Session::RunCallable.
 
 #ifndef TF_ALLOCATOR_BENCH_SAVED_MODEL_VERSION_H_
