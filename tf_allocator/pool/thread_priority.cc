@@ -17,19 +17,14 @@ constexpr int kLowNice = 10;
 }  // namespace
 
 void LowerThreadPriority(Settings::LoadPriority priority) {
-  switch (priority) {
-    case Settings::LoadPriority::kNormal:
-      return;
-    case Settings::LoadPriority::kLow:
-      setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)),
-                  kLowNice);
-      return;
-    case Settings::LoadPriority::kIdle: {
-      sched_param none{};
-      sched_setscheduler(0, SCHED_IDLE, &none);
-      return;
-    }
+  if (priority == Settings::LoadPriority::kNormal) return;
+  if (priority == Settings::LoadPriority::kIdle) {
+    sched_param none{};
+    sched_setscheduler(0, SCHED_IDLE, &none);
+    return;
   }
+  const auto tid = static_cast<id_t>(syscall(SYS_gettid));
+  setpriority(PRIO_PROCESS, tid, kLowNice);
 }
 
 }  // namespace tf_model_pool
