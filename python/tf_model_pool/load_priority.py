@@ -20,9 +20,7 @@ _R = TypeVar("_R")
 _LOW_NICE = 10
 
 
-def run_at_load_priority(
-    function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
-) -> _R:
+def run_at_load_priority(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Calls `function` on a thread of its own that gives way to requests, and waits for it.
 
         model = tf_model_pool.run_at_load_priority(tf.saved_model.load, path)
@@ -134,4 +132,3 @@ def _can_raise_again() -> bool:
     thread.start()
     thread.join()
     return found == [True]
-

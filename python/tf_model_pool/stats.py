@@ -97,7 +97,8 @@ def render(stats: Stats) -> str:
         f"{format_bytes(totals.fallback_bytes)}"
         + (f" (last: {totals.last_fallback_reason})." if totals.last_fallback_reason else "."),
         f"C++ loads: {loads.direct_restores} restores set variables directly, "
-        f"{loads.graph_restores} ran the graph" + (f" (last: {reason})." if reason else ".")
+        f"{loads.graph_restores} ran the graph"
+        + (f" (last: {reason})." if reason else ".")
         + f" Versions that served without a warm-up: {loads.cold_versions}.",
     ]
     return "\n".join(lines)

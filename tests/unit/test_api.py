@@ -46,7 +46,10 @@ def native_totals() -> types.SimpleNamespace:
 
 def native_load_totals() -> types.SimpleNamespace:
     return types.SimpleNamespace(
-        direct_restores=3, graph_restores=1, cold_versions=0, last_graph_restore_reason="it reads a slice"
+        direct_restores=3,
+        graph_restores=1,
+        cold_versions=0,
+        last_graph_restore_reason="it reads a slice",
     )
 
 

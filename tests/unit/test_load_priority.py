@@ -123,15 +123,12 @@ def test_without_privileges_a_block_is_refused_and_a_function_runs() -> None:
     assert lines[2:] == ["0"]
 
 
-@pytest.mark.parametrize("function", ["run_at_load_priority", "loading"])
-def test_without_pools_both_say_so(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pools_both_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> dict[str, str]:
         raise tf_model_pool.NotActiveError("no TensorFlow")
 
     monkeypatch.setattr(api, "settings", refuse)
     with pytest.raises(tf_model_pool.NotActiveError):
-        if function == "loading":
-            with tf_model_pool.loading():
-                pass
-        else:
-            tf_model_pool.run_at_load_priority(len, [])
+        tf_model_pool.run_at_load_priority(len, [])
+    with pytest.raises(tf_model_pool.NotActiveError):
+        tf_model_pool.loading().__enter__()

@@ -56,7 +56,9 @@ def totals(**changes: Any) -> api.Totals:
 
 
 def load_totals(**changes: Any) -> api.LoadTotals:
-    base = api.LoadTotals(direct_restores=0, graph_restores=0, cold_versions=0, last_graph_restore_reason="")
+    base = api.LoadTotals(
+        direct_restores=0, graph_restores=0, cold_versions=0, last_graph_restore_reason=""
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -118,7 +120,10 @@ def test_fallback_is_shown_with_its_reason() -> None:
 
 def test_restores_are_shown_with_the_reason_for_the_last_graph() -> None:
     loads = load_totals(
-        direct_restores=7, graph_restores=2, cold_versions=1, last_graph_restore_reason="it reads a slice"
+        direct_restores=7,
+        graph_restores=2,
+        cold_versions=1,
+        last_graph_restore_reason="it reads a slice",
     )
     text = stats.render(stats.Stats([], totals(), loads))
     assert "7 restores set variables directly, 2 ran the graph (last: it reads a slice)." in text

@@ -42,6 +42,17 @@ TEST(ThreadPriorityTest, LowersTheCallingThreadAlone) {
   EXPECT_EQ(OfThisThread().policy, before.policy);
 }
 
+TEST(ThreadPriorityTest, LowRaisesNothing) {
+  int nice = 0;
+  std::thread([&] {
+    const auto tid = static_cast<id_t>(syscall(SYS_gettid));
+    setpriority(PRIO_PROCESS, tid, 15);
+    LowerThreadPriority(Settings::LoadPriority::kLow);
+    nice = OfThisThread().nice;
+  }).join();
+  EXPECT_EQ(nice, 15);
+}
+
 TEST(ThreadPriorityTest, NormalChangesNothing) {
   const Priority before = OfThisThread();
   EXPECT_EQ(After(Settings::LoadPriority::kNormal).nice, before.nice);

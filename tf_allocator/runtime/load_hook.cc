@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// TensorFlow's functions that load SavedModels, wrapped. Used on top of released
-// binaries; a source build calls load_session.h in those functions.
+// TensorFlow's functions that load SavedModels, wrapped. Used on top of
+// released binaries; a source build calls load_session.h in those functions.
 
 #include "tf_allocator/runtime/load_hook.h"
 

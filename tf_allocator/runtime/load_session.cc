@@ -166,8 +166,7 @@ class OnWaitingThread : public SessionFactory {
     tf_model_pool::RunOnWaitingThread([&] {
       status = tensorflow::NewSession(plain, session);
       if (!status.ok()) return;
-      *session =
-          SessionForPools(std::unique_ptr<Session>(*session)).release();
+      *session = SessionForPools(std::unique_ptr<Session>(*session)).release();
     });
     return status;
   }
@@ -216,14 +215,14 @@ absl::Status RestoreSessionForPools(
         ReadAgain(meta_graph, export_dir, &read_again)) {
       graph = &read_again.graph_def();
     }
-    std::unique_ptr<Session> front = std::make_unique<LoadSession>(
-        behind, *graph, settings.direct_restore);
+    std::unique_ptr<Session> front =
+        std::make_unique<LoadSession>(behind, *graph, settings.direct_restore);
     status = itself(&front);
   });
   if (!status.ok()) return status;
-  // Not that of a SavedModelBundleLite in a released binary: its caller, compiled
-  // with the original in view, which leaves the pointer alone, does not read it
-  // again.
+  // Not that of a SavedModelBundleLite in a released binary: its caller,
+  // compiled with the original in view, which leaves the pointer alone, does
+  // not read it again.
   if (behind == session->get() && meta_graph.graph_def().node_size() > 0) {
     *session = NewWarmUpSession(std::move(*session));
   }
@@ -241,7 +240,8 @@ std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session) {
 absl::Status LoadForPools(
     const SessionOptions& options,
     const std::function<absl::Status(const SessionOptions&)>& load) {
-  const bool inside_another = absl::StartsWith(options.target, kOnWaitingThread);
+  const bool inside_another =
+      absl::StartsWith(options.target, kOnWaitingThread);
   if (!tf_model_pool::ProcessSettings().enabled || inside_another) {
     return load(options);
   }

@@ -4,7 +4,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -119,7 +118,7 @@ class LoadThread {
     // What takes privileges: CAP_SYS_NICE, or RLIMIT_NICE of at least 10.
     sched_param none{};
     if (sched_setscheduler(tid_, SCHED_OTHER, &none) == 0) {
-      setpriority(PRIO_PROCESS, static_cast<id_t>(tid_), kLowNice);
+      SetLowNice(tid_);
       raised_ = true;
       return;
     }
@@ -127,7 +126,8 @@ class LoadThread {
     LOG(WARNING) << "A model is being loaded with what CPU time requests leave "
                     "over, which is nearly none. Its next steps will run at "
                     "nice "
-                 << kLowNice << "; TF_MODEL_POOL_LOAD_PRIORITY=low does so from "
+                 << kLowNice
+                 << "; TF_MODEL_POOL_LOAD_PRIORITY=low does so from "
                  << "the start.";
   }
 
@@ -175,7 +175,8 @@ class SpareTime {
     const CpuTicks now = ReadCpuTicks();
     const CpuTicks& since =
         now.all - last_.all >= kFewestTicks ? last_ : before_;
-    return now.all - since.all < kFewestTicks || IdleShare(since, now) >= kSpare;
+    return now.all - since.all < kFewestTicks ||
+           IdleShare(since, now) >= kSpare;
   }
 
  private:

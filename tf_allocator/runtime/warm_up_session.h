@@ -15,7 +15,8 @@ namespace tensorflow {
 // Returns a session that is `session`, made for the load that the calling
 // thread does, with these differences:
 // - Its graph is imported on a load thread (load_thread.h).
-// - The first run of a signature that the loading thread makes (the calling one,
+// - The first run of a signature that the loading thread makes (the calling
+// one,
 //   or the one that waits for it) is done on a load thread and on threads that
 //   inherit its priority, not on those that requests share: that run optimizes
 //   the graph and makes its kernels, and no request waits for it. A thread pool
