@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import tf_model_pool
 from support.children import Places, run_to_end
 from support.modes import child_environment
 from support.native import Report
@@ -50,12 +49,6 @@ def load(probe: Path) -> RunLoad:
         return Report([json.loads(line) for line in output.splitlines()])
 
     return run
-
-
-def _replaces(function: str) -> bool:
-    """Whether this wheel has ours in front of the function."""
-    replaced = tf_model_pool.build_info()["replaced_functions"]
-    return f"tensorflow::{function}" in {each["name"] for each in replaced}
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +225,6 @@ def test_a_load_that_requests_starve_goes_on_at_a_higher_priority(
 def test_only_the_first_run_of_a_loading_thread_is_a_warm_up(
     kind: str, setting: str, how: tuple[str, int], probe: Path, tmp_path: Path
 ) -> None:
-    if kind == "lite" and not _replaces("LoadSavedModelInternal (SavedModelBundleLite)"):
-        how = NORMAL  # this release's compiler left nothing to replace (docs/reference.md)
     seen = _how(_scheduling(probe, "warm-up", kind, str(tmp_path), setting=setting))
     first = {"first run", "first call"}
     assert {where for where in seen if seen[where] == how} >= first

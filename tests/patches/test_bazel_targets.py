@@ -71,6 +71,7 @@ def labels(release: str) -> set[str]:
 def test_the_patches_name_targets_that_exist(release: str, targets: dict[str, Target]) -> None:
     assert labels(release) == {
         "headers",
+        "load_session",
         "pool",
         "pool/pool_stats.h",
         "process_state_srcs",
@@ -104,6 +105,9 @@ def test_dependencies_are_those_that_tensorflow_shows_to_everybody(
 ) -> None:
     outside = {dep for t in targets.values() for dep in t.deps if dep.startswith("//")}
     assert outside == {
+        "//tensorflow/cc/saved_model:constants",
+        "//tensorflow/cc/saved_model:reader",
+        "//tensorflow/core:core_cpu",
         "//tensorflow/core:core_cpu_lib",
         "//tensorflow/core:framework",
         "//tensorflow/core:lib",
@@ -134,6 +138,7 @@ def test_what_the_patched_files_include_is_handed_on(targets: dict[str, Target])
         "tf_allocator/pool/pool_stats.h",
         "tf_allocator/runtime/constant_tensor.h",
         "tf_allocator/runtime/device_allocator.h",
+        "tf_allocator/runtime/load_session.h",
         "tf_allocator/runtime/restore_scope.h",
     }
     assert included <= handed_on

@@ -38,10 +38,12 @@ int ThreadPoolDevice::GetAllocator(tsl::AllocatorAttributes attributes) {
   return static_cast<int>(attributes.value) + 1;
 }
 int ThreadPoolDevice::MakeTensorFromProto(int value) { return 2 * value; }
+int RestoreSession(int value) { return 7 * value + 1; }
 __attribute__((noinline)) int Ask(ThreadPoolDevice* device) {
   return 1000 * device->MakeTensorFromProto(3) + device->GetAllocator({6, 0});
 }
 }
+extern "C" int ask_load(int value) { return tensorflow::RestoreSession(value); }
 extern "C" int ask_device() {
   tensorflow::ThreadPoolDevice device;
   return tensorflow::Ask(&device);
@@ -71,6 +73,7 @@ int ThreadPoolDevice::GetAllocator(tsl::AllocatorAttributes) { return 70; }
 int ThreadPoolDevice::MakeTensorFromProto(int value) { return 20 * value; }
 int RestoreTensorsV2(int value) { return 100 + value; }
 int RestoreTensor(int value) { return 200 + value; }
+int RestoreSession(int value) { return 300 + value; }
 }
 extern "C" const char* built_in() { return __FILE__; }
 """
@@ -223,7 +226,10 @@ def write_wheel(
     wheel = releases.ReleasedWheel(
         "tensorflow-cpu", VERSION, python_tag, PLATFORM, source.sha256_of(path)
     )
-    return FakeRelease(path, releases.Release(VERSION, "v9.9", "-DFAKE=1", (wheel,)))
+    release = releases.Release(
+        VERSION, "v9.9", "-DFAKE=1", (wheel,), functions=releases.REPLACED_FUNCTIONS
+    )
+    return FakeRelease(path, release)
 
 
 def write_project(root: Path) -> Path:

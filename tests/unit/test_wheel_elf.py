@@ -16,7 +16,7 @@ from tf_model_pool.errors import AlreadyPatchedError, CorruptWheelError, SymbolE
 from tf_model_pool.wheel import elf, toolchain
 from tf_model_pool.wheel.releases import CC, FRAMEWORK, REPLACED_FUNCTIONS
 
-GET_ALLOCATOR, _, RESTORE_V2, RESTORE_V1 = REPLACED_FUNCTIONS
+GET_ALLOCATOR, _, RESTORE_V2, RESTORE_V1, _ = REPLACED_FUNCTIONS
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ if(TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL)
   add_library(tf_model_pool_preload SHARED runtime/preload.cc)
   target_include_directories(tf_model_pool_preload PRIVATE ..)
   foreach(name TENSORFLOW_VERSION GET_ALLOCATOR_SYMBOL MAKE_TENSOR_SYMBOL RESTORE_V2_SYMBOL
-          RESTORE_V1_SYMBOL)
+          RESTORE_V1_SYMBOL RESTORE_SESSION_SYMBOL)
     target_compile_definitions(tf_model_pool_preload PRIVATE
       "TF_MODEL_POOL_${name}=\\"${TF_MODEL_POOL_${name}}\\"")
   endforeach()
@@ -50,8 +50,8 @@ ALONE = "-nodefaultlibs -lc"
 TF_VERSION = 'extern "C" const char* TF_Version() { return "%s"; }\n'
 
 #: What the stand-in's functions answer: TensorFlow's own, and ours.
-ORIGINAL = {"device": 1000 * 6 + 7, "restore": 1000 * (3 * 2 + 1) + (5 * 2 + 1)}
-OURS = {"device": 1000 * 60 + 70, "restore": 1000 * (100 + 2) + (200 + 2)}
+ORIGINAL = {"device": 1000 * 6 + 7, "restore": 1000 * (3 * 2 + 1) + (5 * 2 + 1), "load": 7 * 4 + 1}
+OURS = {"device": 1000 * 60 + 70, "restore": 1000 * (100 + 2) + (200 + 2), "load": 300 + 4}
 
 ASK = """
 import ctypes, json, os, sys
@@ -60,7 +60,11 @@ framework = ctypes.CDLL(os.path.join(directory, "libtensorflow_framework.so.2"))
 cc = ctypes.CDLL(os.path.join(directory, "libtensorflow_cc.so.2"))
 # The second time the hooks know where they lead.
 for _ in range(2):
-    answer = {"device": framework.ask_device(), "restore": cc.ask_restore(2)}
+    answer = {
+        "device": framework.ask_device(),
+        "restore": cc.ask_restore(2),
+        "load": framework.ask_load(4),
+    }
 print(json.dumps(answer))
 """
 

@@ -152,7 +152,8 @@ def ask(directory: Path) -> dict[str, int]:
         "import ctypes, json, sys\n"
         "framework = ctypes.CDLL(sys.argv[1] + '/libtensorflow_framework.so.2')\n"
         "cc = ctypes.CDLL(sys.argv[1] + '/libtensorflow_cc.so.2')\n"
-        "print(json.dumps({'device': framework.ask_device(), 'restore': cc.ask_restore(2)}))\n"
+        "print(json.dumps({'device': framework.ask_device(), 'restore': cc.ask_restore(2), "
+        "'load': framework.ask_load(4)}))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(directory)], capture_output=True, text=True, check=True
@@ -181,8 +182,12 @@ def test_the_libraries_call_our_functions_with_no_load_order_trick(
         check=True,
     )
     # THEN the originals answered before, and ours answer after
-    assert before == {"device": 6007, "restore": 7 * 1000 + 11}
-    assert ask(tmp_path / "after" / "tensorflow") == {"device": 60070, "restore": 102 * 1000 + 202}
+    assert before == {"device": 6007, "restore": 7 * 1000 + 11, "load": 29}
+    assert ask(tmp_path / "after" / "tensorflow") == {
+        "device": 60070,
+        "restore": 102 * 1000 + 202,
+        "load": 304,
+    }
 
 
 def test_build_info_names_what_the_wheel_was_made_from(built: Path, released: FakeRelease) -> None:

@@ -43,6 +43,7 @@ class ReplacedFunction:
 
 _CALLED_THROUGH_PLT = frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"})
 
+#: In every release.
 REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
     ReplacedFunction(
         name="tensorflow::ThreadPoolDevice::GetAllocator",
@@ -70,16 +71,16 @@ REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
         relocations=_CALLED_THROUGH_PLT,
         keeps_original="TF_MODEL_POOL_RESTORE_V1",
     ),
+    # Loads without the restore graph, on threads that give way to requests.
+    ReplacedFunction(
+        name="tensorflow::RestoreSession",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow14RestoreSessionE",
+        relocations=_CALLED_THROUGH_PLT,
+        keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
+    ),
 )
 
-#: Loads without the restore graph, on threads that give way to requests. All releases.
-RESTORE_SESSION = ReplacedFunction(
-    name="tensorflow::RestoreSession",
-    library=FRAMEWORK,
-    prefix="_ZN10tensorflow14RestoreSessionE",
-    relocations=_CALLED_THROUGH_PLT,
-    keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
-)
 _LOAD_SAVED_MODEL = (
     "_ZN10tensorflow22LoadSavedModelInternalERKNS_14SessionOptionsERKNS_10RunOptionsERKNSt7__cxx1112"
     "basic_stringIcSt11char_traitsIcESaIcEEERKSt13unordered_setISB_St4hashISB_ESt8equal_toISB_ESaISB_EE"
@@ -107,7 +108,6 @@ LOAD_META_GRAPH = ReplacedFunction(
     relocations=_CALLED_THROUGH_PLT,
     keeps_original="TF_MODEL_POOL_LOAD_META_GRAPH",
 )
-_LOAD_FUNCTIONS = (RESTORE_SESSION, LOAD_BUNDLE, LOAD_LITE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Release:
     patches: str
     compile_flags: str
     wheels: tuple[ReleasedWheel, ...]
-    functions: tuple[ReplacedFunction, ...] = (*REPLACED_FUNCTIONS, *_LOAD_FUNCTIONS)
+    functions: tuple[ReplacedFunction, ...] = (*REPLACED_FUNCTIONS, LOAD_BUNDLE, LOAD_LITE)
 
 
 _CXX11_ABI = "-D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64"
@@ -278,7 +278,7 @@ RELEASES: tuple[Release, ...] = (
     ),
     Release(
         version="2.16.2",
-        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION, LOAD_META_GRAPH),
+        functions=(*REPLACED_FUNCTIONS, LOAD_META_GRAPH),
         patches="v2.16",
         compile_flags=_CXX11_ABI,
         wheels=_x86_64_wheels(
@@ -300,7 +300,7 @@ RELEASES: tuple[Release, ...] = (
     ),
     Release(
         version="2.15.1",
-        functions=(*REPLACED_FUNCTIONS, RESTORE_SESSION, LOAD_BUNDLE),
+        functions=(*REPLACED_FUNCTIONS, LOAD_BUNDLE),
         patches="v2.15",
         compile_flags=_CXX11_ABI,
         wheels=_x86_64_wheels(
