@@ -143,12 +143,13 @@ def _remove_data(variables: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_break_data, _cut_data, _cut_index, _remove_data])
+@pytest.mark.parametrize("name", ["ctr", "big"])  # the table of the latter is read in pieces
 def test_a_damaged_checkpoint_gives_tensorflows_own_error(
-    damage: Callable[[Path], None], load: RunLoad, places: Places, tmp_path: Path
+    name: str, damage: Callable[[Path], None], load: RunLoad, places: Places, tmp_path: Path
 ) -> None:
     # GIVEN a model whose checkpoint is damaged, and a whole one
-    broken = tmp_path / "ctr" / "1"
-    shutil.copytree(places.models / "ctr" / "1", broken)
+    broken = tmp_path / name / "1"
+    shutil.copytree(places.models / name / "1", broken)
     damage(broken / "variables")
     whole = places.models / "ctr" / "2"
     # WHEN both are loaded, by us and by TensorFlow alone
@@ -190,6 +191,38 @@ def test_loads_run_at_the_priority_that_is_set(
     assert own_thread == (setting != "normal")
     assert lines["nested"]["thread"] == lines["inside"]["thread"]
     assert lines["waiting"]["thread"] == lines["before"]["thread"]
+
+
+#: Bytes that are read between two pauses (tensor_reader.cc).
+PIECE = 512 << 10
+
+
+def _spread(probe: Path, busy: int, directory: Path, setting: str) -> dict[str, Any]:
+    extra = {"TF_MODEL_POOL_LOAD_PRIORITY": setting}
+    command = [str(probe), "spread", str(busy), str(directory)]
+    (line,) = run_to_end(command, child_environment("onednn", extra)).splitlines()
+    return dict(json.loads(line))
+
+
+def test_a_load_that_takes_the_last_idle_cpu_lets_go_of_it_again_and_again(
+    probe: Path, places: Places
+) -> None:
+    # GIVEN a table of many pieces
+    directory = places.models / "big" / "1"
+    data = directory / "variables" / "variables.data-00000-of-00001"
+    pieces = data.stat().st_size // PIECE
+    assert pieces > 100
+    cpus = len(os.sched_getaffinity(0))
+    # WHEN it is loaded in the idle class, beside threads that leave one CPU idle
+    busy = _spread(probe, max(1, cpus - 1), directory, "idle")
+    # THEN one thread reads, and sleeps between pieces
+    assert busy["threads"] == 1
+    assert busy["sleeps"] >= pieces
+    assert busy["reads"] >= pieces
+    # AND a load that need not give way does not
+    low = _spread(probe, 0, directory, "low")
+    assert (low["threads"], low["pauses"]) == (cpus, False)
+    assert low["sleeps"] < pieces
 
 
 def test_loads_keep_a_share_of_a_machine_that_is_never_idle(probe: Path) -> None:

@@ -4,6 +4,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -53,6 +54,16 @@ double IdleShare(const CpuTicks& before, const CpuTicks& after) {
   if (after.all <= before.all || after.idle < before.idle) return 1;
   return static_cast<double>(after.idle - before.idle) /
          static_cast<double>(after.all - before.all);
+}
+
+CpuUse UseOfIdleCpus(double idle_share, int cpus) {
+  // What the system itself does now and then does not count.
+  constexpr double kBackground = 0.1;
+  const double idle = std::min(idle_share * cpus + kBackground, 1.0 * cpus);
+  if (idle >= cpus) return {cpus, /*pauses=*/false};
+  // One idle CPU is left to requests.
+  const int threads = std::max(1, static_cast<int>(idle) - 1);
+  return {threads, /*pauses=*/idle - threads < 1};
 }
 
 }  // namespace tf_model_pool

@@ -43,6 +43,32 @@ TEST(CpuIdleShareTest, NothingKnownIsNotBusy) {
   EXPECT_DOUBLE_EQ(IdleShare({}, {}), 1);
 }
 
+TEST(UseOfIdleCpusTest, IsAllOfThemWhereNothingElseRuns) {
+  EXPECT_EQ(UseOfIdleCpus(1, 2).threads, 2);
+  EXPECT_EQ(UseOfIdleCpus(0.96, 2).threads, 2);
+  EXPECT_EQ(UseOfIdleCpus(1, 1).threads, 1);
+  EXPECT_FALSE(UseOfIdleCpus(1, 1).pauses);
+  EXPECT_FALSE(UseOfIdleCpus(0.96, 2).pauses);
+}
+
+TEST(UseOfIdleCpusTest, LeavesOneToRequests) {
+  const CpuUse many = UseOfIdleCpus(0.6, 16);
+  EXPECT_EQ(many.threads, 8);
+  EXPECT_FALSE(many.pauses);
+  const CpuUse few = UseOfIdleCpus(0.6, 4);
+  EXPECT_EQ(few.threads, 1);
+  EXPECT_FALSE(few.pauses);
+}
+
+TEST(UseOfIdleCpusTest, PausesWhereThereIsNoneToLeave) {
+  for (const double share : {0.6, 0.3, 0.0}) {
+    const CpuUse use = UseOfIdleCpus(share, 2);
+    EXPECT_EQ(use.threads, 1);
+    EXPECT_TRUE(use.pauses);
+  }
+  EXPECT_TRUE(UseOfIdleCpus(0, 1).pauses);
+}
+
 TEST(CpuIdleShareTest, ThisMachineHasTicks) {
   const CpuTicks ticks = ReadCpuTicks();
   EXPECT_GT(ticks.all, 0u);

@@ -18,6 +18,8 @@
 #include "tensorflow/core/platform/mutex.h"
 #include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
 #include "tf_allocator/runtime/checkpoint_size.h"
+#include "tf_allocator/runtime/load_thread.h"
+#include "tf_allocator/runtime/tensor_reader.h"
 
 namespace tensorflow {
 namespace {
@@ -59,30 +61,30 @@ absl::Status ReadTensors(const std::string& prefix, uint64_t bytes,
   std::atomic<size_t> next{0};
   std::mutex mu;
   absl::Status first_error;
-  const auto read = [&](BundleReader* reader) {
+  const auto read = [&](TensorReader* reader) {
     for (size_t i; (i = next.fetch_add(1)) < restored->size();) {
       Restored& each = (*restored)[i];
       const absl::Status status =
-          reader->status().ok()
-              ? reader->Lookup(each.variable->key, &each.tensor)
-              : reader->status();
+          reader->status().ok() ? reader->Read(each.variable->key, &each.tensor)
+                                : reader->status();
       if (status.ok()) continue;
       next.store(restored->size());
       const std::lock_guard<std::mutex> lock(mu);
       if (first_error.ok()) first_error = status;
     }
   };
-  const uint64_t cpus = std::max(1u, std::thread::hardware_concurrency());
+  const tf_model_pool::CpuUse use = tf_model_pool::AllowedCpuUse();
   const uint64_t readers = std::max<uint64_t>(
-      1, std::min({kMaxReaders, cpus, bytes / kBytesPerReader}));
+      1, std::min({kMaxReaders, static_cast<uint64_t>(use.threads),
+                   bytes / kBytesPerReader}));
   std::vector<std::thread> others;
   for (uint64_t i = 1; i < readers; ++i) {
     others.emplace_back([&] {
-      BundleReader reader(Env::Default(), prefix);
+      TensorReader reader(prefix, use.pauses);
       read(&reader);
     });
   }
-  BundleReader reader(Env::Default(), prefix);
+  TensorReader reader(prefix, use.pauses);
   read(&reader);
   for (std::thread& other : others) other.join();
   return first_error;

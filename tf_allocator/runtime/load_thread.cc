@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -51,6 +52,10 @@ std::chrono::nanoseconds WaitedForCpu(pid_t tid) {
   return std::chrono::nanoseconds(waited);
 }
 
+int UsableCpus() {
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
 // A load thread, and what it and the one that waits for it say to each other.
 // Never destroyed: the thread runs as long as the process.
 class LoadThread {
@@ -61,7 +66,8 @@ class LoadThread {
   }
 
   // On the waiting thread, one at a time.
-  void Run(const std::function<void()>& work) {
+  void Run(CpuUse use, const std::function<void()>& work) {
+    cpu_use_ = use;
     const bool watched = priority_ == Priority::kIdle &&
                          ProcessSettings().load_priority == Priority::kAuto;
     starved_ = false;
@@ -107,6 +113,7 @@ class LoadThread {
   std::thread::id waiting_thread() const { return waiting_thread_; }
 
   Priority priority() const { return priority_; }
+  CpuUse cpu_use() const { return cpu_use_; }
   // Requests have left it no time, and it could not be helped.
   bool starved() const { return starved_; }
 
@@ -137,6 +144,7 @@ class LoadThread {
   const std::function<void()>* work_ = nullptr;
   const std::function<void()>* errand_ = nullptr;
   std::thread::id waiting_thread_;
+  CpuUse cpu_use_;
   std::atomic<pid_t> tid_{0};
   std::atomic<bool> starved_{false};
   bool raised_ = false;  // the waiting thread's
@@ -160,11 +168,12 @@ void LoadThread::Loop() {
   }
 }
 
-// Whether the CPUs have had time to spare lately. Looks once a second from the
+// What share of the CPUs has been idle lately. Looks once a second from the
 // first load on: a load should not have to wait for the answer.
 class SpareTime {
  public:
-  bool Any() {
+  // From 0 to 1; 1 where too little is known.
+  double Share() {
     const std::lock_guard<std::mutex> lock(mu_);
     // A forked process has none of its parent's threads.
     if (pid_ != getpid()) {
@@ -175,8 +184,7 @@ class SpareTime {
     const CpuTicks now = ReadCpuTicks();
     const CpuTicks& since =
         now.all - last_.all >= kFewestTicks ? last_ : before_;
-    return now.all - since.all < kFewestTicks ||
-           IdleShare(since, now) >= kSpare;
+    return now.all - since.all < kFewestTicks ? 1 : IdleShare(since, now);
   }
 
  private:
@@ -200,25 +208,36 @@ class SpareTime {
 // memory of its own, which the next load finds faulted in.
 class LoadThreads {
  public:
-  void Run(Priority priority, const std::function<void()>& work) {
+  void Run(Priority priority, CpuUse use, const std::function<void()>& work) {
     LoadThread* const thread = Take(priority);
-    thread->Run(work);
+    thread->Run(use, work);
     const std::lock_guard<std::mutex> lock(mu_);
     of_[priority == Priority::kIdle].unused.push_back(thread);
     --of_[priority == Priority::kIdle].working;
   }
 
-  // What kAuto means now.
-  Priority Choose() {
-    {
-      const std::lock_guard<std::mutex> lock(mu_);
+  // The same with what `wanted`, kAuto or kIdle, means now.
+  void RunOnIdleCpus(Priority wanted, const std::function<void()>& work) {
+    if (OthersAreIdle()) {
       // What the others take is what is left over.
-      if (pid_ == getpid() && of_[true].working > 0) return Priority::kIdle;
+      Run(Priority::kIdle, {1, /*pauses=*/true}, work);
+      return;
     }
-    return spare_time_.Any() ? Priority::kIdle : Priority::kLow;
+    const double share = spare_time_.Share();
+    if (wanted == Priority::kAuto && share < kSpare) {
+      Run(Priority::kLow, {1, /*pauses=*/false}, work);
+      return;
+    }
+    Run(Priority::kIdle, UseOfIdleCpus(share, UsableCpus()), work);
   }
 
  private:
+  // Whether there is other work of the idle class.
+  bool OthersAreIdle() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    return pid_ == getpid() && of_[true].working > 0;
+  }
+
   LoadThread* Take(Priority priority) {
     {
       const std::lock_guard<std::mutex> lock(mu_);
@@ -260,18 +279,19 @@ LoadThreads& Threads() {
 
 void RunAtLoadPriority(const std::function<void()>& work) {
   const Settings& settings = ProcessSettings();
-  Priority priority = settings.load_priority;
+  const Priority priority = settings.load_priority;
   if (on_load_thread != nullptr && on_load_thread->starved()) {
-    Threads().Run(Priority::kLow, work);
+    Threads().Run(Priority::kLow, {1, /*pauses=*/false}, work);
     return;
   }
   if (!settings.enabled || on_load_thread != nullptr ||
       priority == Priority::kNormal) {
     work();
-    return;
+  } else if (priority == Priority::kLow) {
+    Threads().Run(priority, {UsableCpus(), /*pauses=*/false}, work);
+  } else {
+    Threads().RunOnIdleCpus(priority, work);
   }
-  if (priority == Priority::kAuto) priority = Threads().Choose();
-  Threads().Run(priority, work);
 }
 
 void RunOnWaitingThread(const std::function<void()>& work) {
@@ -290,6 +310,11 @@ std::thread::id LoadingThread() {
 bool OnIdleThread() {
   return on_load_thread != nullptr &&
          on_load_thread->priority() == Priority::kIdle;
+}
+
+CpuUse AllowedCpuUse() {
+  if (on_load_thread == nullptr) return {UsableCpus(), /*pauses=*/false};
+  return on_load_thread->cpu_use();
 }
 
 }  // namespace tf_model_pool

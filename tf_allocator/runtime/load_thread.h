@@ -8,6 +8,8 @@
 #include <functional>
 #include <thread>
 
+#include "tf_allocator/pool/cpu_idle_share.h"
+
 namespace tf_model_pool {
 
 // Calls `work` on a thread kept for that, with the priority that
@@ -30,6 +32,11 @@ std::thread::id LoadingThread();
 
 // Whether the calling thread is a load thread of the idle class.
 bool OnIdleThread();
+
+// What the work of the calling thread may use: on a load thread of the idle
+// class what was idle when the load began. With no CPU time to spare, one
+// thread. Elsewhere all usable CPUs.
+CpuUse AllowedCpuUse();
 
 }  // namespace tf_model_pool
 

@@ -128,6 +128,21 @@ class _Wide(tf.Module):
         self.serve = serve
 
 
+class _Gather(tf.Module):
+    """One embedding table and hardly any arithmetic: memory and address translation."""
+
+    def __init__(self, rows: int, draw: _Normal) -> None:
+        super().__init__()
+        self.table = tf.Variable(draw(rows, ROW), name="table")
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "ids")])
+        def serve(ids: tf.Tensor) -> dict[str, tf.Tensor]:
+            # Of a maximum, unlike a sum, the answer does not depend on the order.
+            return {"score": tf.reduce_max(tf.gather(self.table, ids), axis=1)}
+
+        self.serve = serve
+
+
 class _Dense(tf.Module):
     """Wide MLP, then a transformer encoder; requests carry large float tensors."""
 
@@ -230,6 +245,10 @@ def make_version(shape: str, scale: float, draw: _Normal, directory: Path) -> di
     if shape == "wide":
         rows = 5000
         _save_v2(_Wide(max(40, round(600 * scale)), rows, draw), directory)
+        return {"ids": rows}
+    if shape == "gather":
+        rows = _rows(2048 * scale)
+        _save_v2(_Gather(rows, draw), directory)
         return {"ids": rows}
     if shape == "dense":
         _save_v2(_Dense(max(4, round(16 * math.sqrt(scale))) * 256, draw), directory)

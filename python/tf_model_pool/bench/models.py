@@ -26,14 +26,15 @@ SHAPES: dict[str, str] = {
     "ctr-large": "few embedding tables of 25-100 MB; 0.6 GB at scale 1, 2.4 GB at scale 4",
     "ctr-mix": "24 large tables and 3,000 small variables; about 1 GB at scale 1",
     "many-small": "10,000 small variables and 80 MB of tables: what the number of variables does",
+    "gather": "one table of 2 GiB, 32,768 look-ups all over it per request: what huge pages do",
     "wide": "many features, each with nodes of its own: a large graph, small tables",
     "dense": "wide MLP and a transformer encoder, large request tensors",
     "tf1-ref": "TensorFlow 1 reference variables: restore copies them",
     "frozen": "weights are constants in the graph: nothing is restored",
 }
 
-#: Rows per request; a transformer's worth of work per row needs fewer.
-BATCH = {"dense": 16}
+#: Rows per request; a transformer's worth of work per row needs fewer, a look-up alone more.
+BATCH = {"dense": 16, "gather": 32768}
 DEFAULT_BATCH = 64
 
 RECORDED = Path("assets.extra/tf_serving_warmup_requests")

@@ -19,6 +19,9 @@
 //   swap_probe load KIND DIR...
 //     loads each directory in turn and prints what is in its variables, or why
 //     it could not be loaded. KIND is full or lite, the overload's bundle.
+//   swap_probe spread BUSY DIR
+//     loads DIR while BUSY threads keep as many CPUs busy, and prints how the
+//     load may use the rest, how often its thread slept and what was read.
 //   swap_probe priority
 //     prints how threads are scheduled inside and after RunAtLoadPriority.
 //   swap_probe crowded
@@ -588,11 +591,11 @@ void PrintScheduling(const std::string& where,
       thread);
 }
 
-// Threads that leave no CPU idle.
+// Threads that never rest; with as many as CPUs, none of those is idle.
 class Crowd {
  public:
-  Crowd() {
-    for (unsigned i = 0; i < std::thread::hardware_concurrency(); ++i) {
+  explicit Crowd(unsigned size = std::thread::hardware_concurrency()) {
+    for (unsigned i = 0; i < size; ++i) {
       threads_.emplace_back([this] {
         while (!gone_.load()) ran_.store(true);
       });
@@ -620,6 +623,53 @@ int Priority() {
         [] { PrintScheduling("waiting", Scheduling()); });
   });
   PrintScheduling("after", Scheduling());
+  return 0;
+}
+
+// The number that `file` of /proc has after `name`; 0 without it.
+uint64_t ProcNumber(const std::string& file, const std::string& name) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.compare(0, name.size(), name) == 0) {
+      return std::stoull(line.substr(name.size()));
+    }
+  }
+  return 0;
+}
+
+int Spread(int argc, char** argv) {
+  if (argc != 4) Fail("spread BUSY DIR");
+  const int busy = std::stoi(argv[2]);
+  std::unique_ptr<Crowd> crowd;
+  if (busy > 0) crowd = std::make_unique<Crowd>(busy);
+  tf_model_pool::CpuUse use;
+  uint64_t thread = 0;
+  do {
+    tf_model_pool::RunAtLoadPriority([&] {
+      use = tf_model_pool::AllowedCpuUse();
+      thread = static_cast<uint64_t>(syscall(SYS_gettid));
+    });
+    // The share of the CPUs that is idle takes a while to tell.
+  } while (busy > 0 && !use.pauses);
+  const std::string status =
+      "/proc/self/task/" + std::to_string(thread) + "/status";
+  const auto sleeps = [&status] {
+    return ProcNumber(status, "voluntary_ctxt_switches:");
+  };
+  const auto reads = [] { return ProcNumber("/proc/self/io", "syscr:"); };
+  const uint64_t sleeps_before = sleeps();
+  const uint64_t reads_before = reads();
+  tensorflow::SavedModelBundle bundle;
+  const auto loaded = tensorflow::LoadSavedModel(tensorflow::SessionOptions(),
+                                                 tensorflow::RunOptions(),
+                                                 argv[3], {"serve"}, &bundle);
+  if (!loaded.ok()) Fail(std::string(argv[3]) + ": " + loaded.ToString());
+  std::printf(
+      "{\"event\":\"spread\",\"threads\":%d,\"pauses\":%s,\"sleeps\":%s,"
+      "\"reads\":%s}\n",
+      use.threads, use.pauses ? "true" : "false",
+      Number(sleeps() - sleeps_before).c_str(),
+      Number(reads() - reads_before).c_str());
   return 0;
 }
 
@@ -850,6 +900,7 @@ int main(int argc, char** argv) {
   if (command == "visit") return Visit(argc, argv);
   if (command == "metrics") return Metrics(argc, argv);
   if (command == "priority") return Priority();
+  if (command == "spread") return Spread(argc, argv);
   if (command == "starved") return Starved();
   if (command == "warm-up") return WarmUp(argc, argv);
   if (command == "crowded") return Crowded();
@@ -857,6 +908,5 @@ int main(int argc, char** argv) {
   if (command == "load") return Load(argc, argv);
   Fail(
       "expected isolate, constants, swap, visit, metrics, load, priority, "
-      "crowded, starved "
-      "or warm-up");
+      "spread, crowded, starved or warm-up");
 }
