@@ -113,6 +113,7 @@ def test_dependencies_are_those_that_tensorflow_shows_to_everybody(
         "//tensorflow/core:lib",
         "//tensorflow/core:protos_all_cc",
         "//tensorflow/core/util/tensor_bundle",
+        "//tensorflow/core/util/tensor_bundle:naming",
     }
 
 
