@@ -48,7 +48,9 @@ absl::Status ReadFile(const File& file, uint64_t offset, absl::Span<char> to,
 
 TensorReader::TensorReader(const std::string& prefix, bool pauses)
     : prefix_(prefix), pauses_(pauses), index_(Env::Default(), prefix) {
-  if (!index_.status().ok()) return;
+  // Elsewhere each piece could be a request over a network.
+  const bool is_local_file = prefix.find("://") == std::string::npos;
+  if (!is_local_file || !index_.status().ok()) return;
   index_.Seek(kHeaderKey);
   BundleHeaderProto header;
   if (!index_.Valid() || index_.key() != kHeaderKey ||

@@ -21,8 +21,9 @@ namespace tensorflow {
 
 // Reads as BundleReader does, checksums included, but large tensors in pieces
 // that are still in the cache when their checksum is taken, and with pauses if
-// wanted. What is not a plain tensor (strings, slices, other byte order) and
-// every error is left to BundleReader. Not safe for concurrent use.
+// wanted. What is not a plain tensor (strings, slices, other byte order), what
+// is not a local file and every error is left to BundleReader. Not safe for
+// concurrent use.
 class TensorReader {
  public:
   // With `pauses`, lets go of the CPU for a moment after every piece.
@@ -40,7 +41,7 @@ class TensorReader {
   const std::string prefix_;
   const bool pauses_;
   BundleReader index_;
-  int32_t shards_ = 0;  // 0: not in this machine's byte order
+  int32_t shards_ = 0;  // 0: not to be read in pieces
   std::map<int32_t, std::unique_ptr<RandomAccessFile>> data_;
 };
 
