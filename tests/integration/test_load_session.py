@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -197,8 +199,8 @@ def test_loads_run_at_the_priority_that_is_set(
 PIECE = 512 << 10
 
 
-def _spread(probe: Path, busy: int, directory: Path, setting: str) -> dict[str, Any]:
-    extra = {"TF_MODEL_POOL_LOAD_PRIORITY": setting}
+def _spread(probe: Path, busy: int, directory: Path, **settings: str) -> dict[str, Any]:
+    extra = {f"TF_MODEL_POOL_{name}": value for name, value in settings.items()}
     command = [str(probe), "spread", str(busy), str(directory)]
     (line,) = run_to_end(command, child_environment("onednn", extra)).splitlines()
     return dict(json.loads(line))
@@ -209,20 +211,71 @@ def test_a_load_that_takes_the_last_idle_cpu_lets_go_of_it_again_and_again(
 ) -> None:
     # GIVEN a table of many pieces
     directory = places.models / "big" / "1"
-    data = directory / "variables" / "variables.data-00000-of-00001"
-    pieces = data.stat().st_size // PIECE
+    pieces = _data(directory).stat().st_size // PIECE
     assert pieces > 100
     cpus = len(os.sched_getaffinity(0))
     # WHEN it is loaded in the idle class, beside threads that leave one CPU idle
-    busy = _spread(probe, max(1, cpus - 1), directory, "idle")
+    busy = _spread(probe, max(1, cpus - 1), directory, LOAD_PRIORITY="idle")
     # THEN one thread reads, and sleeps between pieces
     assert busy["threads"] == 1
     assert busy["sleeps"] >= pieces
     assert busy["reads"] >= pieces
     # AND a load that need not give way does not
-    low = _spread(probe, 0, directory, "low")
+    low = _spread(probe, 0, directory, LOAD_PRIORITY="low")
     assert (low["threads"], low["pauses"]) == (cpus, False)
     assert low["sleeps"] < pieces
+
+
+def test_reading_keeps_to_its_limit(probe: Path, places: Places) -> None:
+    # GIVEN a table of many pieces, each of which may be begun 5 ms after the one before
+    directory = places.models / "big" / "1"
+    pieces = _data(directory).stat().st_size // PIECE
+    # WHEN it is loaded by a thread that does not pause for requests
+    limited = _spread(probe, 0, directory, LOAD_PRIORITY="normal", READ_MB_PER_S="100")
+    free = _spread(probe, 0, directory, LOAD_PRIORITY="normal")
+    # THEN the thread waits for its turn, for some of them at least on a slow machine
+    assert limited["sleeps"] - free["sleeps"] >= pieces // 4
+    assert limited["reads"] == pytest.approx(free["reads"], rel=0.1)
+
+
+def _data(directory: Path) -> Path:
+    return directory / "variables" / "variables.data-00000-of-00001"
+
+
+def _cached_bytes(path: Path) -> int:
+    """How much of a file lies in the page cache."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+    size = path.stat().st_size
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), size) as mapped:
+        first = ctypes.c_char.from_buffer(mapped)
+        pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
+        if libc.mincore(ctypes.addressof(first), size, pages) != 0:
+            raise OSError(ctypes.get_errno(), "mincore")
+        del first
+        return sum(page & 1 for page in pages.raw[: len(pages)]) * mmap.PAGESIZE
+
+
+@pytest.mark.parametrize("name", ["ctr", "big"])  # the table of the latter is read in pieces
+def test_the_page_cache_lets_go_of_what_was_read(
+    name: str, load: RunLoad, places: Places, tmp_path: Path
+) -> None:
+    # GIVEN a checkpoint that is on disk, and in the page cache
+    directory = tmp_path / name / "1"
+    shutil.copytree(places.models / name / "1", directory)
+    data = _data(directory)
+    with data.open("r+b") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if _cached_bytes(data):
+        pytest.skip("the temporary directory is not on a disk: its files are the page cache")
+    kept = load(directory)
+    assert _cached_bytes(data) >= data.stat().st_size
+    # WHEN it is loaded with the setting
+    dropped = load(directory, DROP_CACHE="on")
+    # THEN nothing of it is in the page cache, and the variables are the same
+    assert _cached_bytes(data) == 0
+    assert _contents(dropped) == _contents(kept)
 
 
 def test_loads_keep_a_share_of_a_machine_that_is_never_idle(probe: Path) -> None:

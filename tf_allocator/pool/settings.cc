@@ -13,6 +13,8 @@ constexpr size_t kMiB = size_t{1} << 20;
 constexpr int64_t kMaxSlots = 26;
 // 64 TiB: past any machine, and far from overflowing a count of bytes.
 constexpr int64_t kMaxLimitMb = int64_t{1} << 26;
+// 1 TiB a second: more than memory gives.
+constexpr int64_t kMaxReadMbPerS = int64_t{1} << 20;
 // A year: a longer wait is a typing error.
 constexpr int64_t kMaxRetainSeconds = 366LL * 24 * 3600;
 
@@ -67,6 +69,9 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
   if (error.empty()) {
     error = on_off("TF_MODEL_POOL_DIRECT_RESTORE", &parsed.direct_restore);
   }
+  if (error.empty()) {
+    error = on_off("TF_MODEL_POOL_DROP_CACHE", &parsed.drop_cache);
+  }
   if (!error.empty()) return error;
 
   int64_t number = 0;
@@ -85,6 +90,15 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
                            " (leave it unset for no limit)");
     }
     parsed.limit_bytes = static_cast<size_t>(number) * kMiB;
+  }
+  if (const char* value = lookup("TF_MODEL_POOL_READ_MB_PER_S")) {
+    if (!ParseWholeNumber(value, 1, kMaxReadMbPerS, &number)) {
+      return Malformed("TF_MODEL_POOL_READ_MB_PER_S", value,
+                       "a whole number of MiB a second from 1 to " +
+                           std::to_string(kMaxReadMbPerS) +
+                           " (leave it unset for no limit)");
+    }
+    parsed.read_bytes_per_second = static_cast<uint64_t>(number) * kMiB;
   }
   if (const char* value = lookup("TF_MODEL_POOL_RETAIN")) {
     const std::string text(value);
@@ -144,6 +158,11 @@ std::map<std::string, std::string> Settings::ToMap() const {
       {"TF_MODEL_POOL_PREPARE", on_off(prepare)},
       {"TF_MODEL_POOL_LOAD_PRIORITY", priority_text},
       {"TF_MODEL_POOL_DIRECT_RESTORE", on_off(direct_restore)},
+      {"TF_MODEL_POOL_READ_MB_PER_S",
+       read_bytes_per_second == 0
+           ? ""
+           : std::to_string(read_bytes_per_second / kMiB)},
+      {"TF_MODEL_POOL_DROP_CACHE", on_off(drop_cache)},
   };
 }
 

@@ -40,6 +40,9 @@ struct Settings {
   // TF_MODEL_POOL_LOAD_PRIORITY=auto|normal|low|idle
   LoadPriority load_priority = LoadPriority::kAuto;
   bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off
+  // TF_MODEL_POOL_READ_MB_PER_S, 0 = no limit
+  uint64_t read_bytes_per_second = 0;
+  bool drop_cache = false;  // TF_MODEL_POOL_DROP_CACHE=on|off
 
   // Returns the value of a variable, or nullptr where it is not set.
   using Lookup = std::function<const char*(const char* name)>;

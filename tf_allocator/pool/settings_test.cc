@@ -39,6 +39,8 @@ TEST(SettingsTest, DefaultsApplyWhereNothingIsSet) {
   EXPECT_FALSE(settings.prepare);
   EXPECT_EQ(settings.load_priority, Settings::LoadPriority::kAuto);
   EXPECT_TRUE(settings.direct_restore);
+  EXPECT_EQ(settings.read_bytes_per_second, 0u);
+  EXPECT_FALSE(settings.drop_cache);
 }
 
 TEST(SettingsTest, SwitchesAreReadEachFromItsOwnVariable) {
@@ -52,6 +54,8 @@ TEST(SettingsTest, SwitchesAreReadEachFromItsOwnVariable) {
   EXPECT_FALSE(
       Parsed({{"TF_MODEL_POOL_DIRECT_RESTORE", "off"}}).direct_restore);
   EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_DIRECT_RESTORE", "off"}}).prefault);
+  EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_DROP_CACHE", "on"}}).drop_cache);
+  EXPECT_FALSE(Parsed({{"TF_MODEL_POOL_DROP_CACHE", "off"}}).drop_cache);
   EXPECT_TRUE(Parsed({{"TF_MODEL_POOL_PREPARE", "on"}}).prepare);
   EXPECT_FALSE(Parsed({{"TF_MODEL_POOL_PREPARE", "off"}}).prepare);
 }
@@ -78,6 +82,15 @@ TEST(SettingsTest, LimitIsReadInMebibytes) {
             size_t{1} << 46);
 }
 
+TEST(SettingsTest, ReadLimitIsReadInMebibytesPerSecond) {
+  EXPECT_EQ(
+      Parsed({{"TF_MODEL_POOL_READ_MB_PER_S", "1"}}).read_bytes_per_second,
+      uint64_t{1} << 20);
+  EXPECT_EQ(Parsed({{"TF_MODEL_POOL_READ_MB_PER_S", "1048576"}})
+                .read_bytes_per_second,
+            uint64_t{1} << 40);
+}
+
 TEST(SettingsTest, RetainIsAWordOrSeconds) {
   EXPECT_EQ(Parsed({{"TF_MODEL_POOL_RETAIN", "standby"}}).retain,
             Settings::Retain::kStandby);
@@ -99,7 +112,9 @@ TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
                          {"TF_MODEL_POOL_PREFAULT", "off"},
                          {"TF_MODEL_POOL_PREPARE", "off"},
                          {"TF_MODEL_POOL_LOAD_PRIORITY", "idle"},
-                         {"TF_MODEL_POOL_DIRECT_RESTORE", "off"}};
+                         {"TF_MODEL_POOL_DIRECT_RESTORE", "off"},
+                         {"TF_MODEL_POOL_READ_MB_PER_S", "200"},
+                         {"TF_MODEL_POOL_DROP_CACHE", "on"}};
   EXPECT_EQ(Parsed(all).ToMap(), all);
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_RETAIN"), "standby");
   EXPECT_EQ(Parsed({{"TF_MODEL_POOL_PREPARE", "on"}})
@@ -112,6 +127,7 @@ TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
             "release");
   // No value of the variable means "no limit".
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_LIMIT_MB"), "");
+  EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_READ_MB_PER_S"), "");
 }
 
 TEST(SettingsTest, FirstOfSeveralErrorsIsReported) {
@@ -174,6 +190,7 @@ TEST_P(MalformedSettingTest, IsNamedWithItsValueAndWhatIsAllowed) {
 constexpr char kOnOff[] = "\"on\" or \"off\"";
 constexpr char kSlots[] = "from 1 to 26";
 constexpr char kLimit[] = "from 1 to 67108864";
+constexpr char kReadLimit[] = "MiB a second from 1 to 1048576";
 constexpr char kPriority[] = "\"auto\", \"normal\", \"low\" or \"idle\"";
 constexpr char kRetain[] =
     "\"standby\", \"release\" or a whole number of seconds";
@@ -196,7 +213,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Malformed{"TF_MODEL_POOL_PREFAULT", "0", kOnOff},
                       Malformed{"TF_MODEL_POOL_PREPARE", "", kOnOff},
                       Malformed{"TF_MODEL_POOL_PREPARE", "yes", kOnOff},
-                      Malformed{"TF_MODEL_POOL_DIRECT_RESTORE", "no", kOnOff}));
+                      Malformed{"TF_MODEL_POOL_DIRECT_RESTORE", "no", kOnOff},
+                      Malformed{"TF_MODEL_POOL_DROP_CACHE", "", kOnOff},
+                      Malformed{"TF_MODEL_POOL_DROP_CACHE", "1", kOnOff}));
 
 INSTANTIATE_TEST_SUITE_P(
     LoadPriority, MalformedSettingTest,
@@ -237,6 +256,15 @@ INSTANTIATE_TEST_SUITE_P(
         Malformed{"TF_MODEL_POOL_LIMIT_MB", "67108865", kLimit},
         Malformed{"TF_MODEL_POOL_LIMIT_MB", "18446744073709551617", kLimit},
         Malformed{"TF_MODEL_POOL_LIMIT_MB", "unlimited", kLimit}));
+
+INSTANTIATE_TEST_SUITE_P(
+    ReadLimit, MalformedSettingTest,
+    ::testing::Values(
+        Malformed{"TF_MODEL_POOL_READ_MB_PER_S", "", kReadLimit},
+        Malformed{"TF_MODEL_POOL_READ_MB_PER_S", "0", kReadLimit},
+        Malformed{"TF_MODEL_POOL_READ_MB_PER_S", "200MB", kReadLimit},
+        Malformed{"TF_MODEL_POOL_READ_MB_PER_S", "0.5", kReadLimit},
+        Malformed{"TF_MODEL_POOL_READ_MB_PER_S", "1048577", kReadLimit}));
 
 INSTANTIATE_TEST_SUITE_P(
     Retain, MalformedSettingTest,

@@ -2,17 +2,25 @@
 
 #include "tf_allocator/runtime/tensor_reader.h"
 
+#include <fcntl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <thread>
 
 #include "absl/types/span.h"
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/lib/hash/crc32c.h"
 #include "tensorflow/core/platform/byte_order.h"
 #include "tensorflow/core/platform/env.h"
+#include "tensorflow/core/protobuf/tensor_bundle.pb.h"
 #include "tensorflow/core/util/tensor_bundle/naming.h"
+#include "tf_allocator/pool/rate_limit.h"
+#include "tf_allocator/pool/settings.h"
+#include "tf_allocator/runtime/process_settings.h"
 
 namespace tensorflow {
 namespace {
@@ -20,12 +28,38 @@ namespace {
 // Smaller than a core's second-level cache, and read in 200 us or so.
 constexpr size_t kPiece = size_t{512} << 10;
 
+// What is read between two times that the page cache lets go of what was read:
+// that takes as long as reading a piece or so.
+constexpr size_t kDropped = size_t{8} << 20;
+
 // Sleeps for as long as the kernel lets a timer be late (timer slack, 50 us).
 // After a shorter sleep the kernel does not look for other threads to run:
 // with 5 us instead, p99 of requests was as without.
 void Pause() {
   constexpr timespec kMoment = {0, 1};
   nanosleep(&kMoment, nullptr);
+}
+
+// Until `bytes` more may be read.
+void WaitForTurn(uint64_t bytes) {
+  using tf_model_pool::RateLimit;
+  static RateLimit* const limit = [] {
+    const uint64_t rate =
+        tf_model_pool::ProcessSettings().read_bytes_per_second;
+    return rate == 0 ? nullptr : new RateLimit(rate);
+  }();
+  if (limit == nullptr) return;
+  const RateLimit::Clock::time_point now = RateLimit::Clock::now();
+  const RateLimit::Clock::time_point turn = limit->Take(bytes, now);
+  if (turn > now) std::this_thread::sleep_until(turn);
+}
+
+// `bytes` of 0: to the end of the file. Pages that are not on disk yet, or that
+// others have mapped, stay.
+void DropFromCache(int descriptor, uint64_t offset, uint64_t bytes) {
+  if (descriptor < 0) return;
+  posix_fadvise(descriptor, static_cast<off_t>(offset),
+                static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
 }
 
 // The index has the bundle's header there.
@@ -63,11 +97,23 @@ TensorReader::TensorReader(const std::string& prefix, bool pauses)
   }
 }
 
+TensorReader::~TensorReader() {
+  if (tf_model_pool::ProcessSettings().drop_cache) {
+    // Those too that only BundleReader has read.
+    for (int32_t shard = 0; shard < shards_; ++shard) Open(shard);
+  }
+  for (auto& [shard, data] : data_) {
+    DropFromCache(data.cached, 0, 0);
+    if (data.cached >= 0) close(data.cached);
+  }
+}
+
 absl::Status TensorReader::Read(absl::string_view key, Tensor* tensor) {
   if (tensor->TotalBytes() > kPiece && shards_ > 0 &&
       DataTypeCanUseMemcpy(tensor->dtype()) && ReadInPieces(key, tensor)) {
     return absl::OkStatus();
   }
+  WaitForTurn(tensor->TotalBytes());
   return index_.Lookup(key, tensor);
 }
 
@@ -83,14 +129,15 @@ bool TensorReader::ReadInPieces(absl::string_view key, Tensor* tensor) {
       entry.size() != static_cast<int64_t>(buffer.size())) {
     return false;
   }
-  RandomAccessFile* const file = DataFile(entry.shard_id());
-  if (file == nullptr) return false;
+  const DataFile& data = Open(entry.shard_id());
+  if (data.file == nullptr) return false;
   uint32_t checksum = 0;
-  for (size_t done = 0; done < buffer.size(); done += kPiece) {
+  for (size_t done = 0, dropped = 0; done < buffer.size(); done += kPiece) {
     char* const to = const_cast<char*>(buffer.data()) + done;
     const size_t wanted = std::min(kPiece, buffer.size() - done);
     absl::string_view got;
-    if (!ReadFile(*file, entry.offset() + done, absl::MakeSpan(to, wanted),
+    WaitForTurn(wanted);
+    if (!ReadFile(*data.file, entry.offset() + done, absl::MakeSpan(to, wanted),
                   &got, 0)
              .ok() ||
         got.size() != wanted) {
@@ -99,20 +146,29 @@ bool TensorReader::ReadInPieces(absl::string_view key, Tensor* tensor) {
     // A file that is memory itself gives a pointer into it.
     if (got.data() != to) std::copy(got.begin(), got.end(), to);
     checksum = crc32c::Extend(checksum, to, wanted);
+    if (done + wanted - dropped >= kDropped) {
+      DropFromCache(data.cached, entry.offset() + dropped,
+                    done + wanted - dropped);
+      dropped = done + wanted;
+    }
     if (pauses_) Pause();
   }
   return crc32c::Unmask(entry.crc32c()) == checksum;
 }
 
-RandomAccessFile* TensorReader::DataFile(int32_t shard) {
-  std::unique_ptr<RandomAccessFile>& file = data_[shard];
-  if (file == nullptr &&
-      !Env::Default()
-           ->NewRandomAccessFile(DataFilename(prefix_, shard, shards_), &file)
-           .ok()) {
-    return nullptr;
+TensorReader::DataFile& TensorReader::Open(int32_t shard) {
+  const auto [it, is_new] = data_.try_emplace(shard);
+  DataFile& data = it->second;
+  if (is_new) {
+    const std::string name = DataFilename(prefix_, shard, shards_);
+    if (!Env::Default()->NewRandomAccessFile(name, &data.file).ok()) {
+      data.file = nullptr;
+    }
+    if (tf_model_pool::ProcessSettings().drop_cache) {
+      data.cached = open(name.c_str(), O_RDONLY | O_CLOEXEC);
+    }
   }
-  return file.get();
+  return data;
 }
 
 }  // namespace tensorflow

@@ -14,7 +14,6 @@
 #include "absl/strings/string_view.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/platform/file_system.h"
-#include "tensorflow/core/protobuf/tensor_bundle.pb.h"
 #include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
 
 namespace tensorflow {
@@ -22,12 +21,18 @@ namespace tensorflow {
 // Reads as BundleReader does, checksums included, but large tensors in pieces
 // that are still in the cache when their checksum is taken, and with pauses if
 // wanted. What is not a plain tensor (strings, slices, other byte order), what
-// is not a local file and every error is left to BundleReader. Not safe for
+// is not a local file and every error is left to BundleReader. All readers of
+// the process together keep to TF_MODEL_POOL_READ_MB_PER_S. Not safe for
 // concurrent use.
 class TensorReader {
  public:
   // With `pauses`, lets go of the CPU for a moment after every piece.
   TensorReader(const std::string& prefix, bool pauses);
+  // With TF_MODEL_POOL_DROP_CACHE=on nothing of the local data files is left in
+  // the page cache, neither then nor of large tensors before.
+  ~TensorReader();
+  TensorReader(const TensorReader&) = delete;
+  TensorReader& operator=(const TensorReader&) = delete;
 
   absl::Status status() const { return index_.status(); }
 
@@ -35,14 +40,19 @@ class TensorReader {
   absl::Status Read(absl::string_view key, Tensor* tensor);
 
  private:
+  struct DataFile {
+    std::unique_ptr<RandomAccessFile> file;  // nullptr: cannot be read
+    int cached = -1;  // its descriptor where the page cache is looked after
+  };
+
   bool ReadInPieces(absl::string_view key, Tensor* tensor);
-  RandomAccessFile* DataFile(int32_t shard);
+  DataFile& Open(int32_t shard);
 
   const std::string prefix_;
   const bool pauses_;
   BundleReader index_;
   int32_t shards_ = 0;  // 0: not to be read in pieces
-  std::map<int32_t, std::unique_ptr<RandomAccessFile>> data_;
+  std::map<int32_t, DataFile> data_;
 };
 
 }  // namespace tensorflow
