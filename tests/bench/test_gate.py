@@ -70,6 +70,13 @@ def test_more_faults_than_the_baseline_fail(result: dict[str, Any]) -> None:
     assert failures(result, max_faults=100) == {(OURS, "faults")}
 
 
+def test_the_heap_of_a_load_may_grow_and_shrink(result: dict[str, Any]) -> None:
+    before = changed(result, lambda c: c["per_update"].update(minor_faults=once(14)))
+    for faults, found in ((900, set()), (1100, {(OURS, "faults")})):
+        after = changed(result, lambda c, n=faults: c["per_update"].update(minor_faults=once(n)))
+        assert failures(after, baseline=before) == found
+
+
 def test_more_mapping_calls_than_the_baseline_fail(result: dict[str, Any]) -> None:
     before = {**result, "calls": {OURS: {"mmap": 10, "munmap": 10}}}
     after = {**result, "calls": {OURS: {"mmap": 100, "munmap": 100}}}
