@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <new>
 #include <utility>
 
 namespace tf_model_pool {
@@ -14,7 +15,8 @@ namespace {
 // bound, so that mappings stay few and little is mapped in vain.
 constexpr size_t kMaxGrowthAhead = size_t{64} << 20;
 
-// Given back at once: two huge pages, or some 100 microseconds with small ones.
+// Given back or offered at once: two huge pages, or some 100 microseconds with
+// small ones.
 constexpr size_t kReleaseSlice = 2 * kRegionGranularity;
 
 // Made usable at once ahead of need: what a load that wants the pool waits for.
@@ -26,7 +28,10 @@ uintptr_t AsAddress(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 
 ModelPool::ModelPool(SystemMemory* memory, MemoryBudget* budget,
                      Options options)
-    : memory_(memory), budget_(budget), options_(std::move(options)) {
+    : memory_(memory),
+      budget_(budget),
+      options_(std::move(options)),
+      address_space_is_scarce_(memory->AddressSpaceIsScarce()) {
   idle_since_ns_ = options_.now_ns();
 }
 
@@ -52,7 +57,7 @@ void ModelPool::EndLoad() {
   {
     std::lock_guard<std::mutex> lock(mu_);
     if (--loads_ == 0) promised_ = 0;
-    became_idle = NoteIdleLocked();
+    became_idle = NoteIfIdle();
   }
   if (became_idle) options_.on_idle();
 }
@@ -63,7 +68,7 @@ bool ModelPool::Reserve(size_t bytes) {
   {
     std::lock_guard<std::mutex> lock(mu_);
     // A sum that wraps would count as room enough.
-    if (bytes > std::numeric_limits<size_t>::max() / 2 - promised_)
+    if (bytes > std::numeric_limits<size_t>::max() / 4 - promised_)
       return false;
     promised_ += bytes;
     if (promised_ > free_bytes_) missing = promised_ - free_bytes_;
@@ -117,7 +122,7 @@ bool ModelPool::Deallocate(void* address) {
     in_use_ -= size;
     --num_tensors_;
     InsertFree(AsAddress(address), size, region);
-    became_idle = NoteIdleLocked();
+    became_idle = NoteIfIdle();
   }
   if (became_idle) options_.on_idle();
   return true;
@@ -154,19 +159,19 @@ void ModelPool::RemoveFallback(size_t bytes) {
   {
     std::lock_guard<std::mutex> lock(mu_);
     fallback_ -= bytes;
-    became_idle = NoteIdleLocked();
+    became_idle = NoteIfIdle();
   }
   if (became_idle) options_.on_idle();
 }
 
-bool ModelPool::idle() const {
+PoolState ModelPool::state() const {
   std::lock_guard<std::mutex> lock(mu_);
-  return IdleLocked();
+  return StateLocked();
 }
 
 int64_t ModelPool::idle_since_ns() const {
   std::lock_guard<std::mutex> lock(mu_);
-  return IdleLocked() ? idle_since_ns_ : -1;
+  return IsIdle() ? idle_since_ns_ : -1;
 }
 
 size_t ModelPool::bytes_reserved() const {
@@ -174,24 +179,49 @@ size_t ModelPool::bytes_reserved() const {
   return committed_;
 }
 
-size_t ModelPool::Trim(const std::function<bool()>& go_on) {
+size_t ModelPool::bytes_needed() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return RoundUp(std::max(peak_in_use_, in_use_ + promised_),
+                 kRegionGranularity);
+}
+
+bool ModelPool::Offer() {
+  for (size_t region = 0, begin = 0;;) {
+    // Held for a slice, so that no tensor is written meanwhile.
+    std::lock_guard<std::mutex> lock(mu_);
+    if (!IsIdle() || offered_) return true;
+    if (region == regions_.size()) return offered_ = true;
+    const Region& r = regions_[region];
+    if (begin >= r.committed) {
+      ++region;
+      begin = 0;
+      continue;
+    }
+    const size_t slice = std::min(kReleaseSlice, r.committed - begin);
+    if (!memory_->Offer(r.base + begin, slice)) return false;
+    begin += slice;
+  }
+}
+
+size_t ModelPool::Trim(const std::function<bool()>& go_on, size_t most) {
   std::unique_lock<std::mutex> growth(growth_mu_, std::try_to_lock);
   if (!growth.owns_lock()) return 0;
   const bool divisible = memory_->Divisible();
+  if (!divisible && most < bytes_reserved()) return 0;
   const size_t slice =
       divisible ? kReleaseSlice : std::numeric_limits<size_t>::max();
   // A load that begins now finds less free and waits for growth_mu_ to grow.
   std::vector<size_t> taken(regions_.size());
   size_t given_back = 0;
-  for (;;) {
+  while (given_back < most) {
     if (given_back > 0 && !go_on()) break;
     size_t region = 0;
     size_t bytes = 0;
     char* begin = nullptr;
     {
       std::lock_guard<std::mutex> lock(mu_);
-      if (!IdleLocked()) break;
-      bytes = TakeFromEnd(slice, &region);
+      if (!IsIdle()) break;
+      bytes = TakeFromEnd(std::min(slice, most - given_back), &region);
       if (bytes == 0) break;
       begin = regions_[region].base + regions_[region].committed;
     }
@@ -218,7 +248,7 @@ size_t ModelPool::Prepare(size_t bytes) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       const bool trimmed = added > 0 && committed_ != expected;
-      if (!IdleLocked() || trimmed || committed_ >= bytes) return added;
+      if (!IsIdle() || trimmed || committed_ >= bytes) return added;
       piece = RoundUp(std::min(kPreparePiece, bytes - committed_),
                       kRegionGranularity);
       expected = committed_ + piece;
@@ -228,11 +258,15 @@ size_t ModelPool::Prepare(size_t bytes) {
   }
 }
 
+void ModelPool::AfterFork(bool in_child) {
+  // Whoever held it may be another thread, which the child has not.
+  if (in_child) new (&growth_mu_) std::mutex;
+  mu_.unlock();
+}
+
 void ModelPool::FillStats(PoolStats* stats) const {
   std::lock_guard<std::mutex> lock(mu_);
-  stats->state = loads_ > 0     ? PoolState::kLoading
-                 : IdleLocked() ? PoolState::kStandby
-                                : PoolState::kLive;
+  stats->state = StateLocked();
   stats->bytes_in_use = in_use_;
   stats->peak_bytes_in_use = peak_in_use_;
   stats->bytes_reserved = committed_;
@@ -252,7 +286,10 @@ bool ModelPool::Grow(size_t bytes, bool make_room) {
   char* const begin =
       place < 0 ? nullptr : regions_[place].base + regions_[place].committed;
   const int64_t start = options_.now_ns();
-  if (place < 0 || !memory_->Commit(begin, bytes)) {
+  // Memory that nobody uses may be what the system's limits are full of.
+  const auto commit = [&] { return memory_->Commit(begin, bytes); };
+  if (place < 0 ||
+      !(commit() || (make_room && budget_->MakeRoom() && commit()))) {
     budget_->Refund(bytes);
     return false;
   }
@@ -261,6 +298,7 @@ bool ModelPool::Grow(size_t bytes, bool make_room) {
   regions_[place].committed += bytes;
   committed_ += bytes;
   ++num_mappings_;
+  offered_ = false;
   prefault_ns_ += took;
   InsertFree(AsAddress(begin), bytes, place);
   return true;
@@ -272,10 +310,15 @@ int ModelPool::PlaceForGrowth(size_t bytes) {
       return static_cast<int>(i);
     }
   }
-  size_t want = std::max(options_.address_space, bytes);
-  void* base = memory_->Reserve(want);
-  while (base == nullptr && want > bytes) {
-    want = std::max(bytes, RoundUp(want / 2, kRegionGranularity));
+  void* base = nullptr;
+  size_t want = 0;
+  if (!address_space_is_scarce_) {
+    want = std::max(options_.address_space, bytes);
+    base = memory_->Reserve(want);
+    address_space_is_scarce_ = base == nullptr;
+  }
+  for (size_t times = 2; base == nullptr && times > 0; --times) {
+    want = times * bytes;
     base = memory_->Reserve(want);
   }
   if (base == nullptr) return -1;
@@ -353,13 +396,15 @@ size_t ModelPool::TakeFromEnd(size_t bytes, size_t* region) {
   return 0;
 }
 
-bool ModelPool::IdleLocked() const {
-  return loads_ == 0 && in_use_ == 0 && fallback_ == 0;
+PoolState ModelPool::StateLocked() const {
+  if (loads_ > 0) return PoolState::kLoading;
+  return in_use_ > 0 || fallback_ > 0 ? PoolState::kLive : PoolState::kStandby;
 }
 
-bool ModelPool::NoteIdleLocked() {
-  if (!IdleLocked() || idle_since_ns_ >= 0) return false;
+bool ModelPool::NoteIfIdle() {
+  if (!IsIdle() || idle_since_ns_ >= 0) return false;
   idle_since_ns_ = options_.now_ns();
+  offered_ = false;
   return true;
 }
 

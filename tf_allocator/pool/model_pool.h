@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The memory of one slot: a best-fit allocator with coalescing (BFC) over
+// One range of the stock: a best-fit allocator with coalescing (BFC) over
 // address ranges of its own, which outlives the model versions that use it.
 //
 // High-level model
@@ -11,8 +11,9 @@
 //   bookkeeping lies outside the memory, which is therefore not touched.
 // - A load announces its bytes with Reserve() before its first tensor; what is
 //   missing is mapped and faulted in there, on the loading thread.
-// - When the last tensor is gone the pool is idle. Its memory stays as it is
-//   until the next load, or until Trim().
+// - When the last tensor is gone the pool is idle. Its memory stays mapped
+// until
+//   the next load, or until Trim(); Offer() lets the system have it meanwhile.
 
 #ifndef TF_ALLOCATOR_POOL_MODEL_POOL_H_
 #define TF_ALLOCATOR_POOL_MODEL_POOL_H_
@@ -20,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <set>
@@ -39,18 +41,21 @@ constexpr size_t kChunkGranularity = 64;
 class MemoryBudget {
  public:
   virtual ~MemoryBudget() = default;
-  // Returns false where `bytes` more would exceed the limit. With `make_room`,
+  // Returns false if `bytes` more would exceed the limit. With `make_room`,
   // others may lose memory that they do not use.
   virtual bool Charge(size_t bytes, bool make_room) = 0;
   virtual void Refund(size_t bytes) = 0;
+  // The system has refused memory: gives back what nobody uses. Returns false
+  // if there is none.
+  virtual bool MakeRoom() = 0;
 };
 
 // Thread-safe. The pool must not be destroyed while a tensor lies in it.
 class ModelPool {
  public:
   // 256 GiB: larger than a model that one server holds, and 255 pools of it
-  // fit in the 128 TiB that an x86-64 process can address. Less is taken where
-  // the system refuses that much (RLIMIT_AS).
+  // fit in the 128 TiB that an x86-64 process can address. If address space is
+  // scarce (RLIMIT_AS) or refused, twice what is asked for is taken.
   static constexpr size_t kAddressSpace = size_t{256} << 30;
 
   struct Options {
@@ -71,19 +76,19 @@ class ModelPool {
   void EndLoad();
 
   // Makes room for `bytes` more, as a sum of sizes rounded up to
-  // kChunkGranularity. Returns false where the memory can't be had.
+  // kChunkGranularity. Returns false if the memory can't be had.
   // REQUIRES: between BeginLoad() and EndLoad().
   bool Reserve(size_t bytes);
 
-  // Returns nullptr for 0 bytes, or where the pool is full and cannot grow.
+  // Returns nullptr for 0 bytes, or if the pool is full and cannot grow.
   // `alignment` is a power of two, at most kRegionGranularity. The contents
   // are undefined.
   void* Allocate(size_t alignment, size_t bytes);
 
-  // Returns false where `address` was not returned by Allocate() or is free.
+  // Returns false if `address` was not returned by Allocate() or is free.
   bool Deallocate(void* address);
 
-  // Sizes of a buffer of this pool, as asked for and as granted; false where
+  // Sizes of a buffer of this pool, as asked for and as granted; false if
   // `address` is not one.
   bool Sizes(const void* address, size_t* requested, size_t* granted) const;
 
@@ -95,21 +100,36 @@ class ModelPool {
   void AddFallback(size_t bytes);
   void RemoveFallback(size_t bytes);
 
-  bool idle() const;
-  // When the pool last became idle, by Options::now_ns; -1 where it is not.
+  PoolState state() const;
+  bool idle() const { return state() == PoolState::kStandby; }
+  // When the pool last became idle, by Options::now_ns; -1 if it is not.
   int64_t idle_since_ns() const;
   size_t bytes_reserved() const;
+  // What the version in the pool takes, or took last: what it has had in use or
+  // has announced, in multiples of kRegionGranularity.
+  size_t bytes_needed() const;
 
-  // Gives the memory of an idle pool back, in slices from its end. Between two
-  // of them calls `go_on`, which may wait; false keeps what is left, and so
-  // does a load that begins meanwhile. Returns the bytes; 0 where the pool is
-  // not idle, or is growing.
-  size_t Trim(const std::function<bool()>& go_on = [] { return true; });
+  // Lets the system take the memory of an idle pool while nothing lies in it.
+  // Returns false if the system does not know how.
+  bool Offer();
+
+  // Gives up to `most` bytes of an idle pool back, in slices from its end.
+  // Between two of them calls `go_on`, which may wait; false keeps what is
+  // left, and so does a load that begins meanwhile. Returns the bytes; 0 if the
+  // pool is not idle, or is growing.
+  size_t Trim(
+      const std::function<bool()>& go_on = [] { return true; },
+      size_t most = std::numeric_limits<size_t>::max());
 
   // Makes memory usable in an idle pool until it has `bytes`, piece by piece.
-  // Stops where a load begins, the pool is trimmed, or the limit is reached:
+  // Stops if a load begins, the pool is trimmed, or the limit is reached:
   // nobody else's memory is given back for it. Returns the bytes added.
   size_t Prepare(size_t bytes);
+
+  // Around fork(2), on the thread that forks. A load that another thread was
+  // growing the pool for stays unfinished in the child.
+  void BeforeFork() { mu_.lock(); }
+  void AfterFork(bool in_child);
 
   // Fills the fields that the pool knows.
   void FillStats(PoolStats* stats) const;
@@ -130,7 +150,7 @@ class ModelPool {
 
   // Makes at least `bytes` more usable. REQUIRES: growth_mu_ held, mu_ not.
   bool Grow(size_t bytes, bool make_room = true);
-  // Where the next `bytes` can be committed; -1 where address space is out.
+  // Where the next `bytes` can be committed; -1 if address space is out.
   int PlaceForGrowth(size_t bytes);
   // The rest REQUIRE mu_.
   void* AllocateFromFree(size_t alignment, size_t size, size_t requested);
@@ -139,9 +159,10 @@ class ModelPool {
   // Takes up to `bytes` from the end of the last region with memory out of an
   // idle pool. Returns how many, and the region in `*region`.
   size_t TakeFromEnd(size_t bytes, size_t* region);
-  bool IdleLocked() const;
-  // Notes the time where the pool has become idle; whether it has.
-  bool NoteIdleLocked();
+  PoolState StateLocked() const;
+  bool IsIdle() const { return StateLocked() == PoolState::kStandby; }
+  // Notes the time if the pool has become idle; whether it has.
+  bool NoteIfIdle();
 
   SystemMemory* const memory_;
   MemoryBudget* const budget_;
@@ -149,6 +170,7 @@ class ModelPool {
 
   // Held for as long as mapping and faulting takes; always taken before mu_.
   std::mutex growth_mu_;
+  bool address_space_is_scarce_;  // guarded by growth_mu_
 
   mutable std::mutex mu_;
   std::vector<Region> regions_;
@@ -165,6 +187,7 @@ class ModelPool {
   int64_t prefault_ns_ = 0;
   int loads_ = 0;
   int64_t idle_since_ns_ = 0;
+  bool offered_ = false;  // since it became idle
 };
 
 }  // namespace tf_model_pool

@@ -39,10 +39,16 @@ class FakeBudget : public MemoryBudget {
   void Refund(size_t bytes) override {
     EXPECT_GE(charged_.fetch_sub(bytes), bytes);
   }
+  bool MakeRoom() override {
+    ++asked_of_the_system;
+    return makes_room;
+  }
   size_t charged() const { return charged_; }
 
   std::atomic<size_t> limit{size_t{1} << 40};
   std::atomic<int> asked_for_room{0};
+  std::atomic<int> asked_of_the_system{0};
+  bool makes_room = false;
 
  private:
   std::atomic<size_t> charged_{0};
@@ -633,6 +639,108 @@ TEST_F(ModelPoolTest, TrimThatIsToldToStopLosesNothing) {
   EXPECT_EQ(memory_.committed_bytes(), 0u);
 }
 
+TEST_F(ModelPoolTest, TrimGivesNoMoreThanItIsAskedFor) {
+  MakeLoadingPool(5 * kPart);
+  char* first = static_cast<char*>(Allocate(5 * kPart));
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(first));
+  EXPECT_EQ(pool_->Trim([] { return true; }, 3 * kPart), 3 * kPart);
+  const auto discards = memory_.discards();
+  ASSERT_EQ(discards.size(), 2u);
+  EXPECT_EQ(discards[0].bytes, 2 * kPart);
+  EXPECT_EQ(discards[1].address, first + 2 * kPart);
+  EXPECT_EQ(discards[1].bytes, kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 2 * kPart);
+  EXPECT_EQ(budget_.charged(), 2 * kPart);
+}
+
+TEST_F(ModelPoolTest, IndivisibleMemoryIsGivenBackWholeOrNotAtAll) {
+  memory_.divisible = false;
+  MakeLoadingPool(5 * kPart);
+  void* p = Allocate(5 * kPart);
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+  EXPECT_EQ(pool_->Trim([] { return true; }, 3 * kPart), 0u);
+  EXPECT_EQ(pool_->Trim([] { return true; }, 5 * kPart), 5 * kPart);
+}
+
+// Memory that the system may take.
+
+TEST_F(ModelPoolTest, IdleMemoryIsOfferedInSlices) {
+  MakeLoadingPool(3 * kPart, /*address_space=*/4 * kPart);
+  char* p = static_cast<char*>(Allocate(3 * kPart));
+  char* q = static_cast<char*>(Allocate(2 * kPart));
+  EXPECT_TRUE(pool_->Offer());
+  pool_->EndLoad();
+  ASSERT_TRUE(pool_->Deallocate(p));
+  EXPECT_TRUE(pool_->Offer());
+  EXPECT_TRUE(memory_.offers().empty());  // a tensor lies in the other region
+  ASSERT_TRUE(pool_->Deallocate(q));
+  EXPECT_TRUE(pool_->Offer());
+  const auto offers = memory_.offers();
+  ASSERT_EQ(offers.size(), 3u);
+  EXPECT_EQ(offers[0].address, p);
+  EXPECT_EQ(offers[0].bytes, 2 * kPart);
+  EXPECT_EQ(offers[1].address, p + 2 * kPart);
+  EXPECT_EQ(offers[1].bytes, kPart);
+  EXPECT_EQ(offers[2].address, q);
+  EXPECT_EQ(offers[2].bytes, 2 * kPart);
+  EXPECT_EQ(Stats().bytes_reserved, 5 * kPart);
+}
+
+TEST_F(ModelPoolTest, MemoryIsOfferedOncePerIdleTime) {
+  MakeLoadingPool(kPart);
+  pool_->EndLoad();
+  EXPECT_TRUE(pool_->Offer());
+  EXPECT_TRUE(pool_->Offer());
+  EXPECT_EQ(memory_.offers().size(), 1u);
+  // Memory that is made usable ahead of need is new.
+  EXPECT_EQ(pool_->Prepare(2 * kPart), kPart);
+  EXPECT_TRUE(pool_->Offer());
+  EXPECT_EQ(memory_.offers().size(), 2u);
+  pool_->BeginLoad(true);
+  pool_->EndLoad();
+  EXPECT_TRUE(pool_->Offer());
+  EXPECT_EQ(memory_.offers().size(), 3u);
+}
+
+TEST_F(ModelPoolTest, RefusedOfferIsTold) {
+  memory_.refuse_offers = true;
+  MakeLoadingPool(kPart);
+  pool_->EndLoad();
+  EXPECT_FALSE(pool_->Offer());
+  memory_.refuse_offers = false;
+  EXPECT_TRUE(pool_->Offer());
+}
+
+TEST_F(ModelPoolTest, NeedIsWhatAVersionHasAnnouncedOrHadInUse) {
+  MakeLoadingPool(2 * kPart);
+  EXPECT_EQ(pool_->bytes_needed(), 2 * kPart);
+  void* a = Allocate(kPart);
+  void* b = Allocate(kPart);
+  EXPECT_EQ(pool_->bytes_needed(), 2 * kPart);
+  ASSERT_TRUE(pool_->Reserve(kPart));
+  EXPECT_EQ(pool_->bytes_needed(), 3 * kPart);
+  pool_->EndLoad();
+  EXPECT_EQ(pool_->bytes_needed(), 2 * kPart);
+  ASSERT_TRUE(pool_->Deallocate(a));
+  ASSERT_TRUE(pool_->Deallocate(b));
+  EXPECT_EQ(pool_->bytes_needed(), 2 * kPart);
+  pool_->BeginLoad(true);
+  EXPECT_EQ(pool_->bytes_needed(), 0u);
+  pool_->EndLoad();
+}
+
+TEST_F(ModelPoolTest, SystemThatRefusesIsAskedAgainAfterRoomWasMade) {
+  MakeLoadingPool(0);
+  memory_.refuse_commits = true;
+  EXPECT_FALSE(pool_->Reserve(kPart));
+  EXPECT_EQ(budget_.asked_of_the_system, 1);
+  EXPECT_EQ(budget_.charged(), 0u);
+  EXPECT_EQ(pool_->Prepare(kPart), 0u);
+  EXPECT_EQ(budget_.asked_of_the_system, 1);
+}
+
 TEST_F(ModelPoolTest, IndivisibleMemoryIsGivenBackInOnePiece) {
   memory_.divisible = false;
   MakeLoadingPool(5 * kPart);
@@ -785,19 +893,28 @@ TEST_F(ModelPoolTest, PoolCanBeTrimmedFromTheIdleCallback) {
 
 // Address space.
 
-TEST_F(ModelPoolTest, RefusedAddressSpaceIsHalvedUntilItIsGranted) {
-  memory_.max_reserve = 8 * kMiB;
+TEST_F(ModelPoolTest, AfterARefusalTwiceTheNeedIsReserved) {
+  memory_.max_reserve = 16 * kMiB;
   MakeLoadingPool(kPart, 64 * kMiB);
-  EXPECT_EQ(memory_.requests(),
-            (std::vector<size_t>{64 * kMiB, 32 * kMiB, 16 * kMiB, 8 * kMiB}));
-  ASSERT_TRUE(pool_->Reserve(8 * kMiB - kPart));
+  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{64 * kMiB, 2 * kPart}));
+  ASSERT_TRUE(pool_->Reserve(kPart));  // in the same range
   EXPECT_EQ(Stats().num_regions, 1u);
+  ASSERT_TRUE(pool_->Reserve(2 * kPart));
+  EXPECT_EQ(memory_.requests(),
+            (std::vector<size_t>{64 * kMiB, 2 * kPart, 4 * kPart}));
 }
 
-TEST_F(ModelPoolTest, HalvingStopsAtTheNeed) {
+TEST_F(ModelPoolTest, ScarceAddressSpaceIsNotAskedForInVain) {
+  memory_.scarce = true;
+  MakeLoadingPool(3 * kPart, 64 * kMiB);
+  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{6 * kPart}));
+}
+
+TEST_F(ModelPoolTest, TheNeedItselfIsReservedIfTwiceThatIsRefused) {
   memory_.max_reserve = 12 * kMiB;
   MakeLoadingPool(12 * kMiB, 64 * kMiB);
-  EXPECT_EQ(memory_.requests().back(), 12 * kMiB);
+  EXPECT_EQ(memory_.requests(),
+            (std::vector<size_t>{64 * kMiB, 24 * kMiB, 12 * kMiB}));
 }
 
 TEST_F(ModelPoolTest, NoAddressSpaceAtAllIsARefusal) {

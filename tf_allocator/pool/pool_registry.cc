@@ -2,21 +2,21 @@
 
 #include "tf_allocator/pool/pool_registry.h"
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <chrono>
 #include <limits>
-#include <set>
+#include <new>
 #include <tuple>
 #include <utility>
-
-#include "tf_allocator/pool/thread_priority.h"
 
 namespace tf_model_pool {
 namespace {
 
 constexpr int64_t kNsPerSecond = 1000000000;
+constexpr size_t kAll = std::numeric_limits<size_t>::max();
+
+// A load does not sit in a range that is more than twice too large, or this
+// much if it is small: a large version would miss it.
+constexpr size_t kSlack = size_t{64} << 20;
 
 // Enough that pools that are full at the same time do not log in turns.
 constexpr size_t kRecentLines = 256;
@@ -29,19 +29,24 @@ int64_t SteadyNowNs() {
 
 PoolRegistry::Options WithDefaults(PoolRegistry::Options options) {
   if (!options.now_ns) options.now_ns = SteadyNowNs;
+  if (!options.headroom) options.headroom = [] { return MemoryHeadroom(); };
   if (!options.log) options.log = [](const std::string&) {};
+  if (!options.log_info) options.log_info = [](const std::string&) {};
   if (!options.on_new_pool) options.on_new_pool = [](uint8_t, ModelPool*) {};
   return options;
+}
+
+// Forgets who holds it or waits for it: other threads, which a forked child has
+// not.
+template <typename T>
+void MakeAnew(T* held) {
+  new (held) T;
 }
 
 }  // namespace
 
 PoolRegistry::PoolRegistry(Options options)
-    : options_(WithDefaults(std::move(options))) {
-  if (HasBackgroundThread()) {
-    background_thread_ = std::thread([this] { BackgroundLoop(); });
-  }
-}
+    : options_(WithDefaults(std::move(options))) {}
 
 PoolRegistry::~PoolRegistry() {
   {
@@ -49,62 +54,67 @@ PoolRegistry::~PoolRegistry() {
     stopping_ = true;
   }
   background_wakes_.notify_all();
-  if (background_thread_.joinable()) background_thread_.join();
+  if (keeper_runs_) pthread_join(keeper_, nullptr);
 }
 
-uint8_t PoolRegistry::BeginLoad(const ModelIdentity& identity, size_t bytes) {
-  Slot* slot;
-  ModelIdentity previous;
+uint8_t PoolRegistry::BeginLoad(const Load& load) {
   std::string reason;
-  bool takes_slot = false;
-  bool has_memory = false;
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    slot = ChooseSlot(identity, bytes, &reason);
-    if (slot != nullptr) {
-      previous = slot->identity;
-      slot->identity = identity;
-      ++slot->num_loads;
-      takes_slot = slot->pool->idle();
-      has_memory = slot->pool->bytes_reserved() > 0;
-      slot->pool->BeginLoad(/*new_version=*/takes_slot);
-    }
-  }
-  if (slot == nullptr) {
-    CountFallbackLoad(identity, bytes, reason);
-    return 0;
-  }
-  WakeBackground(/*changed=*/false);
-  // Mapping and faulting can take seconds: not under mu_.
-  if (bytes == 0 || slot->pool->Reserve(bytes)) {
-    if (takes_slot) {
+  for (const Slot* refused = nullptr;;) {
+    Slot* slot;
+    bool joins;
+    bool has_memory = false;
+    {
       std::lock_guard<std::mutex> lock(mu_);
-      ++(has_memory ? loads_into_reused_memory_ : loads_into_new_memory_);
+      slot = refused == nullptr ? PoolToJoin(load) : nullptr;
+      joins = slot != nullptr;
+      if (!joins) slot = RangeFor(load, refused, &reason);
+      if (slot != nullptr) {
+        has_memory = slot->pool->bytes_reserved() > 0;
+        slot->pool->BeginLoad(/*new_version=*/!joins);
+        if (!joins) {
+          Label(slot, load.identity);
+          slot->device = load.device;
+          slot->keys.clear();
+        }
+        slot->keys.insert(load.keys.begin(), load.keys.end());
+        ++slot->num_loads;
+      }
     }
-    return slot->id;
-  }
-  reason = WhyRefused(*slot->pool, bytes);
-  slot->pool->EndLoad();
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    --slot->num_loads;
-    // The slot still holds what it held, unless another load has joined or the
-    // previous version has been loaded elsewhere meanwhile.
-    const bool loaded_elsewhere = std::any_of(
-        slots_.begin(), slots_.end(),
-        [&](const auto& other) { return other->identity == previous; });
-    if (slot->pool->idle() && slot->identity == identity &&
-        previous.model_dir == identity.model_dir && !loaded_elsewhere) {
-      slot->identity = previous;
+    if (slot == nullptr) break;
+    WakeKeeper(/*to_look=*/false);
+    // Mapping and faulting can take seconds: not under mu_.
+    if (load.bytes == 0 || slot->pool->Reserve(load.bytes)) {
+      bool first = false;
+      if (!joins) {
+        std::lock_guard<std::mutex> lock(mu_);
+        ++(has_memory ? loads_into_reused_memory_ : loads_into_new_memory_);
+        std::swap(first, unannounced_);
+      }
+      if (first) {
+        options_.log_info("Model pools are active: " + load.identity.Name() +
+                          " (" + load.identity.model_dir + ") is loaded into " +
+                          "slot " + slot->letter + ", " +
+                          std::to_string(load.bytes) + " bytes");
+      }
+      return slot->id;
     }
+    reason = WhyRefused(*slot->pool, load.bytes);
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      --slot->num_loads;
+    }
+    slot->pool->EndLoad();
+    if (joins || refused != nullptr) break;
+    refused = slot;
   }
-  CountFallbackLoad(identity, bytes, reason);
+  CountFallbackLoad(load, reason);
   return 0;
 }
 
 void PoolRegistry::EndLoad(uint8_t id) {
   if (ModelPool* p = pool(id)) p->EndLoad();
-  if (options_.settings.prepare) WakeBackground(/*changed=*/true);
+  BytesToKeep();  // while the version is there to be seen
+  if (options_.settings.prepare) WakeKeeper(/*to_look=*/true);
 }
 
 std::string PoolRegistry::NameOf(uint8_t id) const {
@@ -169,52 +179,45 @@ std::string PoolRegistry::PoolOf(const void* address) const {
 
 size_t PoolRegistry::Trim() {
   size_t bytes = 0;
-  for (int id = 1; id <= kMaxPools; ++id) {
-    ModelPool* p = pool(static_cast<uint8_t>(id));
-    if (p == nullptr) continue;
+  for (ModelPool* p : Pools()) {
     size_t part;
     do {
       std::lock_guard<std::mutex> trimming(trim_mu_);
-      part = TrimPool(p, /*paced=*/true);
+      part = TrimPool(p, /*paced=*/true, kAll);
       bytes += part;
     } while (part > 0);
   }
   return bytes;
 }
 
-size_t PoolRegistry::TrimExpired() {
-  const int64_t retain = RetainNs();
-  if (retain < 0) return 0;
-  std::lock_guard<std::mutex> trimming(trim_mu_);
-  const int64_t now = options_.now_ns();
-  size_t bytes = 0;
-  for (int id = 1; id <= kMaxPools; ++id) {
-    ModelPool* p = pool(static_cast<uint8_t>(id));
-    if (p == nullptr) continue;
-    const int64_t since = p->idle_since_ns();
-    if (since >= 0 && now - since >= retain) {
-      bytes += TrimPool(p, /*paced=*/true);
-    }
-  }
-  return bytes;
-}
+int64_t PoolRegistry::Tidy() {
+  if (options_.settings.prepare) Prepare();
+  const std::vector<ModelPool*> standby = Standby();
+  bool offered = true;
+  for (ModelPool* p : standby) offered = p->Offer() && offered;
+  // What the system cannot take would count against the limit that it kills at.
+  const bool keep = offered || !options_.headroom().limited;
 
-size_t PoolRegistry::Prepare() {
-  size_t total = 0;
-  for (size_t i = 0;; ++i) {
-    Slot* slot;
-    size_t bytes = 0;
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      if (i >= slots_.size()) return total;
-      slot = SlotToPrepare(*slots_[i], &bytes);
+  std::lock_guard<std::mutex> trimming(trim_mu_);
+  const size_t there = StandbyBytes();
+  size_t surplus = there - std::min(there, BytesToKeep());
+  int64_t wait_ns = -1;
+  for (ModelPool* p : standby) {
+    size_t most = surplus;
+    if (!keep || options_.settings.retain == Settings::Retain::kRelease) {
+      most = kAll;
+    } else if (options_.settings.retain == Settings::Retain::kSeconds) {
+      const int64_t since = p->idle_since_ns();
+      if (since < 0) continue;
+      const int64_t left = since - options_.now_ns() +
+                           options_.settings.retain_seconds * kNsPerSecond;
+      most = left <= 0 ? kAll : 0;
+      if (left > 0) wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
     }
-    if (slot == nullptr) continue;
-    const size_t added = slot->pool->Prepare(bytes);
-    total += added;
-    std::lock_guard<std::mutex> lock(mu_);
-    prepared_bytes_ += added;
+    if (most == 0) continue;
+    surplus -= std::min(surplus, TrimPool(p, /*paced=*/true, most));
   }
+  return wait_ns;
 }
 
 void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
@@ -233,10 +236,27 @@ void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
           reason + ")");
 }
 
+void PoolRegistry::BeforeFork() {
+  mu_.lock();
+  background_mu_.lock();
+  for (ModelPool* p : Pools()) p->BeforeFork();
+}
+
+void PoolRegistry::AfterFork(bool in_child) {
+  for (ModelPool* p : Pools()) p->AfterFork(in_child);
+  if (in_child) {
+    MakeAnew(&trim_mu_);
+    MakeAnew(&background_wakes_);
+    keeper_runs_ = false;
+    waiting_for_memory_ = 0;
+  }
+  background_mu_.unlock();
+  mu_.unlock();
+}
+
 bool PoolRegistry::Charge(size_t bytes, bool make_room) {
-  const size_t limit = options_.settings.limit_bytes == 0
-                           ? std::numeric_limits<size_t>::max()
-                           : options_.settings.limit_bytes;
+  const size_t limit =
+      options_.settings.limit_bytes == 0 ? kAll : options_.settings.limit_bytes;
   if (bytes > limit) return false;
   const auto take = [&] {
     size_t taken = reserved_.load();
@@ -245,162 +265,176 @@ bool PoolRegistry::Charge(size_t bytes, bool make_room) {
     }
     return false;
   };
-  if (take()) return true;
-  if (!make_room) return false;
-  {
-    std::lock_guard<std::mutex> lock(background_mu_);
-    ++waiting_for_memory_;
-  }
-  background_wakes_.notify_all();
-  bool charged = true;
-  {
-    std::lock_guard<std::mutex> trimming(trim_mu_);
-    while (!take()) {
-      const size_t taken = reserved_.load();
-      // A load that is refused anyway must not cost others their memory.
-      if (taken - std::min(taken, StandbyBytes()) > limit - bytes ||
-          !TrimLeastRecentlyUsed()) {
-        charged = false;
-        break;
-      }
-    }
-  }
-  {
-    std::lock_guard<std::mutex> lock(background_mu_);
-    --waiting_for_memory_;
-  }
-  background_wakes_.notify_all();
-  return charged;
+  // Without standby memory the load runs short where any other would.
+  const auto has_room = [&] {
+    return (make_room && StandbyBytes() == 0) ||
+           options_.headroom().bytes >= bytes;
+  };
+  bool charged = has_room() && take();
+  if (charged || !make_room) return charged;
+  TrimUntil(bytes, [&] {
+    charged = has_room() && take();
+    const size_t taken = reserved_.load();
+    // A load that is refused anyway must not cost others their memory.
+    return charged || taken - std::min(taken, StandbyBytes()) > limit - bytes;
+  });
+  return charged || take();
 }
 
 void PoolRegistry::Refund(size_t bytes) { reserved_ -= bytes; }
 
-PoolRegistry::Slot* PoolRegistry::ChooseSlot(const ModelIdentity& identity,
-                                             size_t bytes,
-                                             std::string* reason) {
-  // The smallest slot that is large enough, else the largest.
-  const auto better_fit = [bytes](const Slot* a, const Slot* b) {
-    const size_t ra = a->pool->bytes_reserved();
-    const size_t rb = b->pool->bytes_reserved();
-    const bool fits_a = ra >= bytes;
-    const bool fits_b = rb >= bytes;
-    if (fits_a != fits_b) return fits_a;
-    return fits_a ? ra < rb : ra > rb;
-  };
-  Slot* standby = nullptr;
-  Slot* orphan = nullptr;
-  int of_this_model = 0;
+bool PoolRegistry::MakeRoom() {
+  if (StandbyBytes() == 0) return false;
+  TrimUntil(kAll, [] { return false; });
+  return true;
+}
+
+PoolRegistry::Slot* PoolRegistry::PoolToJoin(const Load& load) {
   for (const auto& slot : slots_) {
-    if (slot->identity == identity) return slot.get();
-    const bool own = slot->identity.model_dir == identity.model_dir;
-    if (own) ++of_this_model;
-    if (!slot->pool->idle()) continue;
-    Slot*& best = own ? standby : orphan;
-    if (!own && ModelIsAlive(slot->identity.model_dir)) continue;
-    if (best == nullptr || better_fit(slot.get(), best)) best = slot.get();
+    if (slot->identity == load.identity && slot->device == load.device &&
+        !slot->pool->idle() &&
+        std::none_of(load.keys.begin(), load.keys.end(),
+                     [&](uint64_t key) { return slot->keys.count(key) > 0; })) {
+      return slot.get();
+    }
   }
-  if (standby != nullptr) return standby;
-  if (of_this_model >= options_.settings.slots) {
+  return nullptr;
+}
+
+PoolRegistry::Slot* PoolRegistry::RangeFor(const Load& load,
+                                           const Slot* refused,
+                                           std::string* reason) {
+  if (NumAlive(load.identity.model_dir) >= options_.settings.slots) {
     *reason = "every slot of the model is in use (TF_MODEL_POOL_SLOTS=" +
               std::to_string(options_.settings.slots) + ")";
     return nullptr;
   }
-  const char letter = FreeLetter(identity.model_dir);
-  // A model that is gone leaves its memory to the next one, so that a process
-  // that loads many models one after another does not keep them all.
-  Slot* slot = orphan != nullptr ? orphan : NewSlot();
-  if (slot == nullptr) {
-    *reason = "all " + std::to_string(kMaxPools) + " pools are in use";
-    return nullptr;
+  // The largest is taken: by how well the range fits, then by its size.
+  enum Fit { kOnlyIfNoneCanBeMade, kEmpty, kGrows, kHolds };
+  using Rank = std::tuple<Fit, bool, int64_t, bool>;
+  const size_t bytes = load.bytes;
+  const auto rank = [&](const Slot& slot) -> Rank {
+    const size_t has = slot.pool->bytes_reserved();
+    const int64_t size = static_cast<int64_t>(has);
+    const bool own = slot.identity.model_dir == load.identity.model_dir;
+    if (refused != nullptr) return {kOnlyIfNoneCanBeMade, false, size, own};
+    if (has == 0) return {kEmpty, own, 0, own};
+    // What the model's last version left is the best guess there is.
+    if (bytes == 0) return {kHolds, own, size, own};
+    if (has >= bytes && has - bytes <= std::max(bytes, kSlack)) {
+      return {kHolds, false, -size, own};
+    }
+    const bool grows = has < bytes && has >= bytes - has;
+    return {grows ? kGrows : kOnlyIfNoneCanBeMade, false, size, own};
+  };
+  Slot* best = nullptr;
+  for (const auto& slot : slots_) {
+    if (slot.get() == refused || !slot->pool->idle()) continue;
+    if (best == nullptr || rank(*slot) > rank(*best)) best = slot.get();
   }
-  slot->letter = letter;
-  return slot;
+  if (refused == nullptr &&
+      (best == nullptr || std::get<Fit>(rank(*best)) == kOnlyIfNoneCanBeMade)) {
+    if (Slot* slot = NewSlot()) return slot;
+    *reason = "all " + std::to_string(kMaxPools) + " pools are in use";
+  }
+  return best;
 }
 
 PoolRegistry::Slot* PoolRegistry::NewSlot() {
   if (slots_.size() >= kMaxPools) return nullptr;
-  const uint8_t id = static_cast<uint8_t>(slots_.size() + 1);
+  auto slot = std::make_unique<Slot>();
+  slot->id = static_cast<uint8_t>(slots_.size() + 1);
   ModelPool::Options pool_options;
   pool_options.address_space = options_.address_space_per_pool;
   pool_options.now_ns = options_.now_ns;
-  pool_options.on_idle = [this] { WakeBackground(/*changed=*/true); };
-  auto slot = std::make_unique<Slot>();
-  slot->id = id;
+  pool_options.on_idle = [this] { WakeKeeper(/*to_look=*/true); };
   slot->pool = std::make_unique<ModelPool>(options_.memory, this,
                                            std::move(pool_options));
-  slot->num_loads = 0;
-  options_.on_new_pool(id, slot->pool.get());
-  pools_[id].store(slot->pool.get(), std::memory_order_release);
+  options_.on_new_pool(slot->id, slot->pool.get());
+  pools_[slot->id].store(slot->pool.get(), std::memory_order_release);
   slots_.push_back(std::move(slot));
   return slots_.back().get();
 }
 
-PoolRegistry::Slot* PoolRegistry::SlotToPrepare(const Slot& live,
-                                                size_t* bytes) {
-  PoolStats stats;
-  live.pool->FillStats(&stats);
-  // What is loaded again in its place, without a version, shares its slot.
-  if (stats.state != PoolState::kLive || live.identity.version.empty()) {
-    return nullptr;
-  }
-  *bytes = RoundUp(stats.bytes_in_use, kRegionGranularity);
-  Slot* standby = nullptr;
-  Slot* orphan = nullptr;
-  int of_this_model = 0;
-  for (const auto& slot : slots_) {
-    const bool own = slot->identity.model_dir == live.identity.model_dir;
-    if (own) ++of_this_model;
-    if (slot.get() == &live) continue;
-    if (!slot->pool->idle()) {
-      // An update is on its way, and leaves a slot behind.
-      if (own) return nullptr;
+int PoolRegistry::NumAlive(const std::string& model_dir) const {
+  return static_cast<int>(
+      std::count_if(slots_.begin(), slots_.end(), [&](const auto& slot) {
+        return slot->identity.model_dir == model_dir && !slot->pool->idle();
+      }));
+}
+
+void PoolRegistry::Label(Slot* slot, const ModelIdentity& identity) const {
+  std::string taken;
+  std::string alive;
+  for (const auto& other : slots_) {
+    if (other.get() == slot || other->identity.model_dir != identity.model_dir)
       continue;
+    taken += other->letter;
+    if (!other->pool->idle()) alive += other->letter;
+  }
+  // With this one, more ranges than letters.
+  if (taken.size() > 'Z' - 'A') taken = alive;
+  const bool own = slot->identity.model_dir == identity.model_dir;
+  if (!own || taken.find(slot->letter) != std::string::npos) {
+    slot->letter = 'A';
+    while (taken.find(slot->letter) != std::string::npos) ++slot->letter;
+  }
+  slot->identity = identity;
+}
+
+void PoolRegistry::Prepare() {
+  Slot* grown = nullptr;
+  size_t bytes = 0;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    const Slot* alive = nullptr;  // the largest version
+    size_t needed = 0;
+    size_t there = 0;
+    for (const auto& slot : slots_) {
+      const ModelPool& pool = *slot->pool;
+      switch (pool.state()) {
+        case PoolState::kLoading:
+          return;  // EndLoad() comes back here
+        case PoolState::kLive:
+          if (alive == nullptr || pool.bytes_needed() > needed) {
+            alive = slot.get();
+            needed = pool.bytes_needed();
+          }
+          break;
+        case PoolState::kStandby:
+          if (grown == nullptr || pool.bytes_reserved() > bytes) {
+            grown = slot.get();
+            bytes = pool.bytes_reserved();
+          }
+          there += pool.bytes_reserved();
+      }
     }
-    if (!own && ModelIsAlive(slot->identity.model_dir)) continue;
-    Slot*& best = own ? standby : orphan;
-    if (best == nullptr ||
-        slot->pool->bytes_reserved() > best->pool->bytes_reserved()) {
-      best = slot.get();
+    // An update that is under way leaves memory behind when it is done.
+    if (alive == nullptr || there >= needed || options_.settings.slots < 2 ||
+        NumAlive(alive->identity.model_dir) > 1) {
+      return;
     }
+    if (grown == nullptr) grown = NewSlot();
+    if (grown == nullptr) return;
+    if (bytes == 0) Label(grown, {alive->identity.model_dir, ""});
+    bytes += needed - there;
   }
-  if (standby != nullptr) {
-    return standby->pool->bytes_reserved() < *bytes ? standby : nullptr;
-  }
-  if (of_this_model >= options_.settings.slots) return nullptr;
-  const char letter = FreeLetter(live.identity.model_dir);
-  Slot* slot = orphan != nullptr ? orphan : NewSlot();
-  if (slot == nullptr) return nullptr;
-  slot->letter = letter;
-  slot->identity = {live.identity.model_dir, ""};
-  return slot;
+  const size_t added = grown->pool->Prepare(bytes);
+  std::lock_guard<std::mutex> lock(mu_);
+  prepared_bytes_ += added;
 }
 
-bool PoolRegistry::ModelIsAlive(const std::string& model_dir) const {
-  return std::any_of(slots_.begin(), slots_.end(), [&](const auto& slot) {
-    return slot->identity.model_dir == model_dir && !slot->pool->idle();
-  });
-}
-
-char PoolRegistry::FreeLetter(const std::string& model_dir) const {
-  std::set<char> taken;
-  for (const auto& slot : slots_) {
-    if (slot->identity.model_dir == model_dir) taken.insert(slot->letter);
-  }
-  char letter = 'A';
-  while (taken.count(letter) > 0) ++letter;
-  return letter;
-}
-
-void PoolRegistry::CountFallbackLoad(const ModelIdentity& identity,
-                                     size_t bytes, const std::string& reason) {
+void PoolRegistry::CountFallbackLoad(const Load& load,
+                                     const std::string& reason) {
   {
     std::lock_guard<std::mutex> lock(mu_);
     ++fallback_loads_;
-    fallback_bytes_ += bytes;
+    fallback_bytes_ += load.bytes;
     last_fallback_reason_ = reason;
   }
-  LogOnce("No model pool for " + identity.Name() + " (" + identity.model_dir +
-          "): " + reason + "; it uses the device's own allocator");
+  LogOnce("No model pool for " + load.identity.Name() + " (" +
+          load.identity.model_dir + "): " + reason +
+          "; it uses the device's own allocator");
 }
 
 void PoolRegistry::LogOnce(const std::string& line) {
@@ -429,38 +463,85 @@ std::string PoolRegistry::WhyRefused(const ModelPool& pool,
   return reason + "the system refused it";
 }
 
-bool PoolRegistry::TrimLeastRecentlyUsed() {
-  std::vector<std::pair<int64_t, ModelPool*>> standby;
+std::vector<ModelPool*> PoolRegistry::Pools() const {
+  std::vector<ModelPool*> pools;
   for (int id = 1; id <= kMaxPools; ++id) {
     ModelPool* p = pool(static_cast<uint8_t>(id));
-    if (p == nullptr || p->bytes_reserved() == 0) continue;
-    const int64_t since = p->idle_since_ns();
-    if (since >= 0) standby.emplace_back(since, p);
+    if (p == nullptr) break;
+    pools.push_back(p);
   }
-  std::stable_sort(
-      standby.begin(), standby.end(),
-      [](const auto& a, const auto& b) { return a.first < b.first; });
-  // The first one may have been taken by a load since.
-  return std::any_of(standby.begin(), standby.end(), [this](const auto& entry) {
-    return TrimPool(entry.second, /*paced=*/false) > 0;
-  });
+  return pools;
 }
 
-size_t PoolRegistry::TrimPool(ModelPool* standby, bool paced) {
+std::vector<ModelPool*> PoolRegistry::Standby() const {
+  std::vector<std::pair<int64_t, ModelPool*>> by_time;
+  for (ModelPool* p : Pools()) {
+    const int64_t since = p->idle_since_ns();
+    if (since >= 0 && p->bytes_reserved() > 0) by_time.emplace_back(since, p);
+  }
+  std::stable_sort(
+      by_time.begin(), by_time.end(),
+      [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<ModelPool*> standby;
+  for (const auto& [since, p] : by_time) standby.push_back(p);
+  return standby;
+}
+
+size_t PoolRegistry::StandbyBytes() const {
+  size_t bytes = 0;
+  for (const ModelPool* p : Pools()) {
+    if (p->idle()) bytes += p->bytes_reserved();
+  }
+  return bytes;
+}
+
+size_t PoolRegistry::BytesToKeep() {
+  bool alive = false;
+  size_t needed = 0;
+  for (const ModelPool* p : Pools()) {
+    const PoolState state = p->state();
+    if (state == PoolState::kStandby) continue;
+    alive = true;
+    needed = std::max(needed, p->bytes_needed());
+    // It may not have said yet what it needs.
+    if (state == PoolState::kLoading) needed = std::max(needed, kept_.load());
+  }
+  if (alive) kept_ = needed;
+  return kept_;
+}
+
+size_t PoolRegistry::TrimPool(ModelPool* standby, bool paced, size_t most) {
   const size_t bytes =
-      standby->Trim([&] { return !paced || PauseRelease(*standby); });
+      standby->Trim([&] { return !paced || PauseRelease(*standby); }, most);
   std::lock_guard<std::mutex> lock(mu_);
   trimmed_bytes_ += bytes;
   return bytes;
 }
 
-size_t PoolRegistry::StandbyBytes() const {
-  size_t bytes = 0;
-  for (int id = 1; id <= kMaxPools; ++id) {
-    const ModelPool* p = pool(static_cast<uint8_t>(id));
-    if (p != nullptr && p->idle()) bytes += p->bytes_reserved();
+void PoolRegistry::TrimUntil(size_t step, const std::function<bool()>& enough) {
+  {
+    std::lock_guard<std::mutex> lock(background_mu_);
+    ++waiting_for_memory_;
   }
-  return bytes;
+  background_wakes_.notify_all();
+  {
+    std::lock_guard<std::mutex> trimming(trim_mu_);
+    while (!enough()) {
+      // The first one may have been taken by a load since.
+      const std::vector<ModelPool*> standby = Standby();
+      if (std::none_of(standby.begin(), standby.end(), [&](ModelPool* p) {
+            return TrimPool(p, /*paced=*/false, step) > 0;
+          })) {
+        break;
+      }
+    }
+  }
+  {
+    std::lock_guard<std::mutex> lock(background_mu_);
+    --waiting_for_memory_;
+    woken_ = true;  // the keeper may have stopped for this
+  }
+  background_wakes_.notify_all();
 }
 
 bool PoolRegistry::PauseRelease(const ModelPool& pool) {
@@ -470,69 +551,39 @@ bool PoolRegistry::PauseRelease(const ModelPool& pool) {
   });
 }
 
-void PoolRegistry::WakeBackground(bool changed) {
+void PoolRegistry::WakeKeeper(bool to_look) {
   {
     std::lock_guard<std::mutex> lock(background_mu_);
-    if (changed) changed_ = true;
+    if (to_look) woken_ = true;
+    // Not std::thread: its failure would end the process, and what is not kept
+    // tidy is only kept.
+    if (to_look && options_.has_keeper && !keeper_runs_) {
+      const auto run = [](void* registry) -> void* {
+        static_cast<PoolRegistry*>(registry)->KeeperLoop();
+        return nullptr;
+      };
+      keeper_runs_ = pthread_create(&keeper_, nullptr, run, this) == 0;
+    }
   }
   background_wakes_.notify_all();
 }
 
-bool PoolRegistry::HasBackgroundThread() const {
-  return RetainNs() >= 0 || options_.settings.prepare;
-}
-
-int64_t PoolRegistry::RetainNs() const {
-  switch (options_.settings.retain) {
-    case Settings::Retain::kStandby:
-      return -1;
-    case Settings::Retain::kRelease:
-      return 0;
-    case Settings::Retain::kSeconds:
-      return options_.settings.retain_seconds * kNsPerSecond;
-  }
-  return -1;
-}
-
-void PoolRegistry::BackgroundLoop() {
+void PoolRegistry::KeeperLoop() {
   pthread_setname_np(pthread_self(), "tf_model_pool");
-  LowerThreadPriority(options_.settings.load_priority);
   std::unique_lock<std::mutex> lock(background_mu_);
   while (!stopping_) {
-    changed_ = false;
-    if (options_.settings.prepare) {
-      lock.unlock();
-      Prepare();
-      lock.lock();
-    }
-    int64_t wait_ns = -1;
-    for (int id = 1; RetainNs() >= 0 && id <= kMaxPools; ++id) {
-      ModelPool* p = pool(static_cast<uint8_t>(id));
-      if (p == nullptr || p->bytes_reserved() == 0) continue;
-      const int64_t since = p->idle_since_ns();
-      if (since < 0) continue;
-      const int64_t left =
-          std::max<int64_t>(0, since + RetainNs() - options_.now_ns());
-      wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
-    }
-    if (wait_ns == 0 && waiting_for_memory_ > 0) {
-      // The load that waits gives back what it needs, at its own priority.
-      background_wakes_.wait(
-          lock, [this] { return waiting_for_memory_ == 0 || stopping_; });
-      continue;
-    }
-    if (wait_ns == 0) {
-      lock.unlock();
-      TrimExpired();
-      lock.lock();
-      continue;
-    }
-    const auto woken = [this] { return changed_ || stopping_; };
+    woken_ = false;
+    lock.unlock();
+    const int64_t wait_ns = Tidy();
+    lock.lock();
+    // A load that is short of memory gives back what it needs itself.
+    const auto due = [this] {
+      return stopping_ || (woken_ && waiting_for_memory_ == 0);
+    };
     if (wait_ns < 0) {
-      background_wakes_.wait(lock, woken);
+      background_wakes_.wait(lock, due);
     } else {
-      background_wakes_.wait_for(lock, std::chrono::nanoseconds(wait_ns),
-                                 woken);
+      background_wakes_.wait_for(lock, std::chrono::nanoseconds(wait_ns), due);
     }
   }
 }

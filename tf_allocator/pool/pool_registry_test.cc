@@ -2,8 +2,8 @@
 
 #include "tf_allocator/pool/pool_registry.h"
 
-#include <sys/resource.h>
-#include <sys/syscall.h>
+#include <dirent.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -60,9 +61,15 @@ class PoolRegistryTest : public ::testing::Test {
     options.address_space_per_pool = address_space;
     options.now_ns = clock_.AsFunction();
     options.release_pause = release_pause_;
+    options.has_keeper = has_keeper_;
+    options.headroom = [this] { return MemoryHeadroom{headroom_, limited_}; };
     options.log = [this](const std::string& line) {
       std::lock_guard<std::mutex> lock(log_mu_);
       log_.push_back(line);
+    };
+    options.log_info = [this](const std::string& line) {
+      std::lock_guard<std::mutex> lock(log_mu_);
+      info_.push_back(line);
     };
     options.on_new_pool = [this](uint8_t id, ModelPool* pool) {
       new_pools_.push_back({id, pool});
@@ -71,10 +78,14 @@ class PoolRegistryTest : public ::testing::Test {
   }
 
   Loaded Load(const ModelIdentity& identity, size_t bytes) {
+    return Load(PoolRegistry::Load{identity, bytes, 0, {}});
+  }
+
+  Loaded Load(const PoolRegistry::Load& load) {
     Loaded loaded;
-    loaded.id = registry_->BeginLoad(identity, bytes);
+    loaded.id = registry_->BeginLoad(load);
     if (loaded.id == 0) return loaded;
-    loaded.tensor = registry_->pool(loaded.id)->Allocate(64, bytes);
+    loaded.tensor = registry_->pool(loaded.id)->Allocate(64, load.bytes);
     EXPECT_NE(loaded.tensor, nullptr);
     registry_->EndLoad(loaded.id);
     return loaded;
@@ -100,8 +111,12 @@ class PoolRegistryTest : public ::testing::Test {
   FakeSystemMemory memory_;
   FakeClock clock_;
   std::chrono::nanoseconds release_pause_{0};
+  bool has_keeper_ = false;  // set before the registry is made
+  std::atomic<uint64_t> headroom_{std::numeric_limits<uint64_t>::max()};
+  std::atomic<bool> limited_{false};
   std::mutex log_mu_;
   std::vector<std::string> log_;
+  std::vector<std::string> info_;
   std::vector<std::pair<uint8_t, ModelPool*>> new_pools_;
   std::unique_ptr<PoolRegistry> registry_;
 };
@@ -157,6 +172,77 @@ TEST_F(PoolRegistryTest, VersionLoadedTwiceSharesItsPool) {
   EXPECT_EQ(StatsOf(a.id).state, PoolState::kStandby);
 }
 
+// Restores of one version.
+
+using Keys = std::vector<uint64_t>;
+
+TEST_F(PoolRegistryTest, RestoresOfOneLoadGoToOnePool) {
+  MakeRegistry();
+  const Loaded a = Load({Version("/m/ctr", 1), kPart, 0, {1, 2}});
+  const Loaded b = Load({Version("/m/ctr", 1), kPart, 0, {3}});
+  EXPECT_EQ(b.id, a.id);
+  Unload(a);
+  const Loaded c = Load({Version("/m/ctr", 1), kPart, 0, {4}});
+  EXPECT_EQ(c.id, a.id);
+  Unload(b);
+  Unload(c);
+}
+
+TEST_F(PoolRegistryTest, PathLoadedAgainInPlaceGetsAPoolOfItsOwn) {
+  // GIVEN a version that is restored in two parts
+  MakeRegistry();
+  const Loaded a1 = Load({Version("/m/ctr", 1), kPart, 0, {1}});
+  const Loaded a2 = Load({Version("/m/ctr", 1), kPart, 0, {2}});
+  // WHEN the same path is loaded again
+  const Loaded b1 = Load({Version("/m/ctr", 1), kPart, 0, {1}});
+  const Loaded b2 = Load({Version("/m/ctr", 1), kPart, 0, {2}});
+  // THEN the second load has its pool, and another letter
+  EXPECT_EQ(a2.id, a1.id);
+  EXPECT_NE(b1.id, a1.id);
+  EXPECT_EQ(b2.id, b1.id);
+  EXPECT_EQ(StatsOf(a1.id).slot, 'A');
+  EXPECT_EQ(StatsOf(b1.id).slot, 'B');
+  // THEN the first one's is idle when it has gone, for the third
+  Unload(a1);
+  Unload(a2);
+  EXPECT_EQ(StatsOf(a1.id).state, PoolState::kStandby);
+  const Loaded c1 = Load({Version("/m/ctr", 1), kPart, 0, {1}});
+  EXPECT_EQ(c1.id, a1.id);
+  const Loaded c2 = Load({Version("/m/ctr", 1), kPart, 0, {2}});
+  EXPECT_EQ(c2.id, a1.id);
+  EXPECT_EQ(memory_.committed_bytes(), 4 * kPart);
+  for (const Loaded& loaded : {b1, b2, c1, c2}) Unload(loaded);
+}
+
+TEST_F(PoolRegistryTest, SessionsOfOnePathShareNoPool) {
+  MakeRegistry();
+  // Their restores, then constants, which have no key.
+  const Loaded a = Load({Version("/m/ctr", 1), kPart, /*device=*/7, {1}});
+  const Loaded b = Load({Version("/m/ctr", 1), kPart, /*device=*/8, {1}});
+  EXPECT_NE(a.id, b.id);
+  const Loaded of_b = Load({Version("/m/ctr", 1), 64, /*device=*/8});
+  const Loaded of_a = Load({Version("/m/ctr", 1), 64, /*device=*/7});
+  EXPECT_EQ(of_a.id, a.id);
+  EXPECT_EQ(of_b.id, b.id);
+  // A session that has restored nothing joins nobody.
+  const Loaded of_c = Load({Version("/m/ctr", 1), 64, /*device=*/9});
+  EXPECT_NE(of_c.id, a.id);
+  EXPECT_NE(of_c.id, b.id);
+  for (const Loaded& loaded : {a, b, of_a, of_b, of_c}) Unload(loaded);
+}
+
+TEST_F(PoolRegistryTest, ConstantDoesNotFollowARangeToAnotherLoad) {
+  MakeRegistry();
+  const Loaded a = Load({Version("/m/ctr", 1), kPart, /*device=*/7});
+  Unload(a);
+  const Loaded b = Load({Version("/m/ctr", 1), kPart, /*device=*/8});
+  EXPECT_EQ(b.id, a.id);
+  const Loaded late = Load({Version("/m/ctr", 1), 64, /*device=*/7});
+  EXPECT_NE(late.id, b.id);
+  Unload(b);
+  Unload(late);
+}
+
 TEST_F(PoolRegistryTest, NextVersionTakesTheStandbySlotAndItsMemory) {
   MakeRegistry();
   const Loaded v1 = Load(Version("/m/ctr", 1), 2 * kPart);
@@ -208,7 +294,7 @@ TEST_F(PoolRegistryTest, VersionsThatTakeASlotAreCountedByItsMemory) {
 
 TEST_F(PoolRegistryTest, RefusedLoadIsNoLoadOfAVersion) {
   MakeRegistry(WithLimit(2 * kPart));
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/ctr", 1), 3 * kPart), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 1), 3 * kPart}), 0);
   const Totals totals = registry_->GetTotals();
   EXPECT_EQ(totals.loads_into_new_memory, 0u);
   EXPECT_EQ(totals.loads_into_reused_memory, 0u);
@@ -261,12 +347,14 @@ TEST_F(PoolRegistryTest, ExhaustedSlotsAreAFallbackWithAReason) {
   MakeRegistry(settings);
   const Loaded v1 = Load(Version("/m/ctr", 1), kPart);
   const Loaded v2 = Load(Version("/m/ctr", 2), kPart);
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/ctr", 3), kPart), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 3), kPart}), 0);
+  // So does the same version, if it is loaded once more.
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 2), kPart, 5}), 0);
   const Totals totals = registry_->GetTotals();
-  EXPECT_EQ(totals.fallback_loads, 1u);
+  EXPECT_EQ(totals.fallback_loads, 2u);
   EXPECT_NE(totals.last_fallback_reason.find("TF_MODEL_POOL_SLOTS"),
             std::string::npos);
-  ASSERT_EQ(LoggedLines(), 1u);
+  ASSERT_EQ(LoggedLines(), 2u);
   EXPECT_NE(log_[0].find("ctr/3"), std::string::npos) << log_[0];
   EXPECT_NE(log_[0].find("TF_MODEL_POOL_SLOTS"), std::string::npos) << log_[0];
   // Slots are per model.
@@ -286,8 +374,8 @@ TEST_F(PoolRegistryTest, LineIsNotLoggedAgainForTheSameTrouble) {
   MakeRegistry(settings);
   const Loaded v1 = Load(Version("/m/ctr", 1), kPart);
   for (int i = 0; i < 5; ++i) {
-    EXPECT_EQ(registry_->BeginLoad(Version("/m/ctr", 2), kPart), 0);
-    EXPECT_EQ(registry_->BeginLoad(Version("/m/ctr", 3), kPart), 0);
+    EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 2), kPart}), 0);
+    EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 3), kPart}), 0);
     registry_->CountFallbackBytes(v1.id, 100);
   }
   EXPECT_EQ(LoggedLines(), 3u);
@@ -326,18 +414,127 @@ TEST_F(PoolRegistryTest, MemoryOfAModelThatIsGoneGoesToTheNextModel) {
   Unload(b);
 }
 
-TEST_F(PoolRegistryTest, StandbySlotOfAModelThatIsAliveIsLeftToIt) {
+TEST_F(PoolRegistryTest, StandbyRangeGoesToWhicheverModelItFits) {
   MakeRegistry();
   const Loaded a1 = Load(Version("/m/a", 1), kPart);
   const Loaded a2 = Load(Version("/m/a", 2), kPart);
   Unload(a1);
   const Loaded b = Load(Version("/m/b", 1), kPart);
-  EXPECT_NE(b.id, a1.id);
+  EXPECT_EQ(b.id, a1.id);
+  EXPECT_EQ(StatsOf(b.id).name, "b/1");
+  EXPECT_EQ(StatsOf(b.id).slot, 'A');
+  EXPECT_EQ(memory_.commits(), 2u);
+  // The model has the other slot, and its next version the first again.
   const Loaded a3 = Load(Version("/m/a", 3), kPart);
-  EXPECT_EQ(a3.id, a1.id);
+  EXPECT_EQ(StatsOf(a2.id).slot, 'B');
+  EXPECT_EQ(StatsOf(a3.id).slot, 'A');
   Unload(a2);
   Unload(a3);
   Unload(b);
+}
+
+TEST_F(PoolRegistryTest, OfEqualRangesTheModelTakesItsOwn) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  const Loaded b = Load(Version("/m/b", 1), kPart);
+  Unload(a);
+  Unload(b);
+  const Loaded b2 = Load(Version("/m/b", 2), kPart);
+  EXPECT_EQ(b2.id, b.id);
+  Unload(b2);
+}
+
+TEST_F(PoolRegistryTest, SmallVersionDoesNotSitInAHugeRange) {
+  MakeRegistry(Settings(), /*address_space=*/128 * kMiB);
+  Unload(Load(Version("/m/large", 1), 67 * kMiB));
+  const Loaded small = Load(Version("/m/small", 1), kPart);
+  EXPECT_EQ(StatsOf(small.id).bytes_reserved, kPart);
+  const Loaded large = Load(Version("/m/large", 2), 66 * kMiB);
+  EXPECT_NE(large.id, small.id);
+  EXPECT_EQ(memory_.committed_bytes(), 68 * kMiB + kPart);
+  Unload(small);
+  Unload(large);
+  // Twice as large is not too large.
+  const Loaded half = Load(Version("/m/half", 1), 34 * kMiB);
+  EXPECT_EQ(half.id, large.id);
+  Unload(half);
+}
+
+TEST_F(PoolRegistryTest, SmallRangeIsNotGrownToMoreThanTwiceItsSize) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), 2 * kPart);
+  Unload(a);
+  const Loaded b = Load(Version("/m/b", 1), 5 * kPart);
+  EXPECT_NE(b.id, a.id);
+  EXPECT_EQ(StatsOf(a.id).bytes_reserved, 2 * kPart);
+  const Loaded c = Load(Version("/m/c", 1), 4 * kPart);
+  EXPECT_EQ(c.id, a.id);
+  EXPECT_EQ(StatsOf(c.id).bytes_reserved, 4 * kPart);
+  EXPECT_EQ(StatsOf(c.id).num_regions, 1u);
+  Unload(b);
+  Unload(c);
+}
+
+TEST_F(PoolRegistryTest, EmptyRangeIsFilledBeforeOneIsMade) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  Unload(a);
+  registry_->Trim();
+  const Loaded b = Load(Version("/m/b", 1), 6 * kPart);
+  EXPECT_EQ(b.id, a.id);
+  Unload(b);
+}
+
+TEST_F(PoolRegistryTest, AnyRangeWillDoIfNoOtherCanBeMade) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  const Loaded b = Load(Version("/m/b", 1), 2 * kPart);
+  Unload(a);
+  Unload(b);
+  memory_.max_reserve = 0;
+  const Loaded c = Load(Version("/m/c", 1), 6 * kPart);
+  EXPECT_EQ(c.id, b.id);
+  EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
+  EXPECT_EQ(LoggedLines(), 0u);
+  // What could not be made is not shown as a range on standby.
+  EXPECT_EQ(registry_->List().size(), 2u);
+  Unload(c);
+}
+
+TEST_F(PoolRegistryTest, LoadOfUnknownSizeTakesWhatItsModelLeft) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  const Loaded b = Load(Version("/m/b", 1), 3 * kPart);
+  const Loaded c = Load(Version("/m/c", 1), 2 * kPart);
+  Unload(a);
+  Unload(b);
+  Unload(c);
+  const uint8_t own = registry_->BeginLoad({Version("/m/a", 2)});
+  EXPECT_EQ(own, a.id);
+  // A model that left nothing takes the largest.
+  const uint8_t other = registry_->BeginLoad({Version("/m/d", 1)});
+  EXPECT_EQ(other, b.id);
+  registry_->EndLoad(own);
+  registry_->EndLoad(other);
+}
+
+TEST_F(PoolRegistryTest, TenModelsUpdatedInTurnNeedOneSpareRange) {
+  MakeRegistry();
+  std::vector<Loaded> models;
+  for (int i = 0; i < 10; ++i) {
+    models.push_back(Load(Version("/m/model" + std::to_string(i), 1), kPart));
+  }
+  for (int version = 2; version <= 3; ++version) {
+    for (int i = 0; i < 10; ++i) {
+      const Loaded next =
+          Load(Version("/m/model" + std::to_string(i), version), kPart);
+      Unload(models[i]);
+      models[i] = next;
+    }
+  }
+  EXPECT_EQ(memory_.committed_bytes(), 11 * kPart);
+  EXPECT_EQ(memory_.commits(), 11u);
+  for (const Loaded& model : models) Unload(model);
 }
 
 TEST_F(PoolRegistryTest, ManyModelsOneAfterAnotherShareOneSlot) {
@@ -357,7 +554,7 @@ TEST_F(PoolRegistryTest, IdsRunOutAfterTheLastOne) {
     all.push_back(Load(Version("/m/model" + std::to_string(i), 1), 64));
     ASSERT_EQ(all.back().id, i + 1);
   }
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/one_more", 1), 64), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/one_more", 1), 64}), 0);
   EXPECT_NE(registry_->GetTotals().last_fallback_reason.find("255"),
             std::string::npos);
   Unload(all[100]);
@@ -400,6 +597,18 @@ TEST_F(PoolRegistryTest, UnknownIdsAndAddressesAreInNoPool) {
   EXPECT_EQ(registry_->PoolOf(&elsewhere), "");
 }
 
+TEST_F(PoolRegistryTest, FirstLoadThatGetsAPoolIsLogged) {
+  MakeRegistry(WithLimit(2 * kPart));
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 1), 3 * kPart}), 0);
+  EXPECT_TRUE(info_.empty());
+  Unload(Load(Version("/m/ctr", 2), kPart));
+  Unload(Load(Version("/m/ctr", 3), kPart));
+  ASSERT_EQ(info_.size(), 1u);
+  for (const char* part : {"ctr/2", "/m/ctr", "slot A", "2097152 bytes"}) {
+    EXPECT_NE(info_[0].find(part), std::string::npos) << info_[0];
+  }
+}
+
 TEST_F(PoolRegistryTest, NewPoolIsAnnouncedOnceBeforeItsFirstLoad) {
   MakeRegistry();
   const Loaded v1 = Load(Version("/m/ctr", 1), kPart);
@@ -414,7 +623,7 @@ TEST_F(PoolRegistryTest, NewPoolIsAnnouncedOnceBeforeItsFirstLoad) {
 // Limits and refusals.
 
 TEST_F(PoolRegistryTest, LimitTrimsStandbySlotsLeastRecentlyUsedFirst) {
-  MakeRegistry(WithLimit(4 * kPart));
+  MakeRegistry(WithLimit(5 * kPart));
   const Loaded live = Load(Version("/m/a", 1), kPart);
   const Loaded a2 = Load(Version("/m/a", 2), kPart);
   const Loaded a3 = Load(Version("/m/a", 3), kPart);
@@ -422,23 +631,76 @@ TEST_F(PoolRegistryTest, LimitTrimsStandbySlotsLeastRecentlyUsedFirst) {
   Unload(a3);
   clock_.AdvanceSeconds(1);
   Unload(a2);
-  const Loaded b = Load(Version("/m/b", 1), 2 * kPart);
+  const Loaded b = Load(Version("/m/b", 1), 3 * kPart);
   ASSERT_NE(b.id, 0);
   EXPECT_EQ(StatsOf(a3.id).bytes_reserved, 0u);
   EXPECT_EQ(StatsOf(a2.id).bytes_reserved, kPart);
   EXPECT_EQ(StatsOf(live.id).bytes_in_use, kPart);
   EXPECT_EQ(registry_->GetTotals().trimmed_bytes, kPart);
-  EXPECT_EQ(registry_->GetTotals().bytes_reserved, 4 * kPart);
+  EXPECT_EQ(registry_->GetTotals().bytes_reserved, 5 * kPart);
   EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
   Unload(live);
   Unload(b);
 }
 
+TEST_F(PoolRegistryTest, LimitTakesNoMoreThanTheLoadNeeds) {
+  MakeRegistry(WithLimit(74 * kMiB), /*address_space=*/128 * kMiB);
+  const Loaded large = Load(Version("/m/a", 1), 72 * kMiB);
+  Unload(large);
+  const Loaded small = Load(Version("/m/b", 1), 2 * kPart);
+  EXPECT_NE(small.id, large.id);
+  EXPECT_EQ(StatsOf(large.id).bytes_reserved, 68 * kMiB);
+  Unload(small);
+}
+
+TEST_F(PoolRegistryTest, StandbyMemoryGoesBeforeTheSystemRunsOut) {
+  // GIVEN 6 parts on standby, and room for 3 more in the process's group
+  MakeRegistry();
+  const Loaded a1 = Load(Version("/m/a", 1), 2 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 4 * kPart);
+  const Loaded live = Load(Version("/m/a", 3), kPart);
+  Unload(a1);
+  clock_.AdvanceSeconds(1);
+  Unload(a2);
+  headroom_ = 3 * kPart;
+  memory_.on_discard = [this] { headroom_ += 2 * kPart; };
+  // WHEN a load needs more than that
+  const Loaded b = Load(Version("/m/b", 1), 9 * kPart);
+  // THEN it has it, and no more than the difference has been given back
+  EXPECT_NE(b.id, 0);
+  EXPECT_EQ(StatsOf(a1.id).bytes_reserved, 0u);
+  EXPECT_EQ(StatsOf(a2.id).bytes_reserved, 0u);
+  EXPECT_EQ(registry_->GetTotals().trimmed_bytes, 6 * kPart);
+  EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
+  memory_.on_discard = nullptr;
+  Unload(live);
+  Unload(b);
+}
+
+TEST_F(PoolRegistryTest, StandbyMemoryStaysWhileThereIsRoom) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  Unload(a);
+  headroom_ = 3 * kPart;
+  const Loaded b = Load(Version("/m/b", 1), 3 * kPart);
+  EXPECT_EQ(StatsOf(a.id).bytes_reserved, kPart);
+  Unload(b);
+}
+
+TEST_F(PoolRegistryTest, LoadThatNothingMakesRoomForIsTriedAllTheSame) {
+  MakeRegistry();
+  headroom_ = 0;
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  EXPECT_NE(a.id, 0);
+  EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
+  Unload(a);
+}
+
 TEST_F(PoolRegistryTest, LoadOverTheLimitFallsBackWithAReason) {
   MakeRegistry(WithLimit(2 * kPart));
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/a", 2), 2 * kPart), 0);
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/a", 3), 64 * kPart), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/a", 2), 2 * kPart}), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/a", 3), 64 * kPart}), 0);
   // A slot made for a load that was refused is not shown as one on standby.
   EXPECT_EQ(registry_->List().size(), 1u);
   const Totals totals = registry_->GetTotals();
@@ -457,7 +719,7 @@ TEST_F(PoolRegistryTest, LoadThatCannotFitCostsNobodyStandbyMemory) {
   const Loaded v1 = Load(Version("/m/a", 1), 2 * kPart);
   const Loaded v2 = Load(Version("/m/a", 2), kPart);
   Unload(v2);
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/b", 1), 3 * kPart), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/b", 1), 3 * kPart}), 0);
   EXPECT_EQ(StatsOf(v2.id).bytes_reserved, kPart);
   EXPECT_EQ(registry_->GetTotals().trimmed_bytes, 0u);
   Unload(v1);
@@ -466,7 +728,7 @@ TEST_F(PoolRegistryTest, LoadThatCannotFitCostsNobodyStandbyMemory) {
 TEST_F(PoolRegistryTest, RefusalByTheSystemIsNotBlamedOnTheLimit) {
   MakeRegistry(WithLimit(64 * kPart));
   memory_.refuse_commits = true;
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/a", 1), kPart), 0);
+  EXPECT_EQ(registry_->BeginLoad({Version("/m/a", 1), kPart}), 0);
   const std::string reason = registry_->GetTotals().last_fallback_reason;
   EXPECT_NE(reason.find("system"), std::string::npos) << reason;
   EXPECT_EQ(reason.find("LIMIT"), std::string::npos) << reason;
@@ -476,23 +738,28 @@ TEST_F(PoolRegistryTest, RefusalByTheSystemIsNotBlamedOnTheLimit) {
   Unload(again);
 }
 
-TEST_F(PoolRegistryTest, RefusedLoadLeavesTheSlotAsItWas) {
+TEST_F(PoolRegistryTest, SystemThatRefusesIsGivenStandbyMemoryFirst) {
+  // GIVEN a system that has no more to give than it has given
   MakeRegistry();
-  const Loaded v1 = Load(Version("/m/a", 1), kPart);
-  Unload(v1);
+  const Loaded a1 = Load(Version("/m/a", 1), kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 2 * kPart);
+  Unload(a1);
   memory_.refuse_commits = true;
-  EXPECT_EQ(registry_->BeginLoad(Version("/m/a", 2), 4 * kPart), 0);
-  const PoolStats stats = StatsOf(v1.id);
-  EXPECT_EQ(stats.name, "a/1");
-  EXPECT_EQ(stats.num_loads, 1u);
-  EXPECT_EQ(stats.state, PoolState::kStandby);
-  EXPECT_EQ(stats.bytes_reserved, kPart);
-  EXPECT_EQ(registry_->List().size(), 1u);
+  memory_.on_decommit = [this] { memory_.refuse_commits = false; };
+  // WHEN a load needs what is on standby
+  const Loaded b = Load(Version("/m/b", 1), 3 * kPart);
+  // THEN it gets it
+  EXPECT_NE(b.id, 0);
+  EXPECT_EQ(StatsOf(a1.id).bytes_reserved, 0u);
+  EXPECT_EQ(StatsOf(a2.id).bytes_reserved, 2 * kPart);
+  memory_.on_decommit = nullptr;
+  Unload(a2);
+  Unload(b);
 }
 
 TEST_F(PoolRegistryTest, LoadOfUnknownSizeIsGivenAPool) {
   MakeRegistry();
-  const uint8_t id = registry_->BeginLoad(Version("/m/a", 1), 0);
+  const uint8_t id = registry_->BeginLoad({Version("/m/a", 1), 0});
   ASSERT_NE(id, 0);
   EXPECT_EQ(StatsOf(id).state, PoolState::kLoading);
   EXPECT_EQ(memory_.commits(), 0u);
@@ -521,7 +788,7 @@ TEST_F(PoolRegistryTest, LoadWaitsForMemoryThatIsJustGivenBack) {
   // WHEN a load needs just that memory
   std::atomic<int> id{-1};
   std::thread loader(
-      [&] { id = registry_->BeginLoad(Version("/m/b", 1), kPart); });
+      [&] { id = registry_->BeginLoad({Version("/m/b", 1), kPart}); });
   // It has its pool before it asks for memory.
   ASSERT_TRUE(Eventually([&] {
     const auto list = registry_->List();
@@ -579,8 +846,93 @@ TEST_F(PoolRegistryTest, StandbyIsKeptForEverByDefault) {
   MakeRegistry();
   Unload(Load(Version("/m/a", 1), kPart));
   clock_.AdvanceSeconds(1000000);
-  EXPECT_EQ(registry_->TrimExpired(), 0u);
+  EXPECT_EQ(registry_->Tidy(), -1);
   EXPECT_EQ(memory_.committed_bytes(), kPart);
+}
+
+TEST_F(PoolRegistryTest, NoMoreIsKeptThanTheLargestVersionAliveNeeds) {
+  MakeRegistry();
+  const Loaded a1 = Load(Version("/m/a", 1), 6 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 5 * kPart);
+  const Loaded b1 = Load(Version("/m/b", 1), 2 * kPart);
+  const Loaded b2 = Load(Version("/m/b", 2), 2 * kPart);
+  Unload(a1);
+  clock_.AdvanceSeconds(1);
+  Unload(b1);
+  registry_->Tidy();
+  // The range that has not been used for longest gives, and no more than it has
+  // to.
+  EXPECT_EQ(StatsOf(a1.id).bytes_reserved, 3 * kPart);
+  EXPECT_EQ(StatsOf(b1.id).bytes_reserved, 2 * kPart);
+  EXPECT_EQ(registry_->GetTotals().trimmed_bytes, 3 * kPart);
+  // Without the large model less is needed: what is left of one range is of no
+  // use, and the next one has to give.
+  clock_.AdvanceSeconds(1);
+  Unload(a2);
+  registry_->Tidy();
+  EXPECT_EQ(StatsOf(a1.id).bytes_reserved, 0u);
+  EXPECT_EQ(StatsOf(b1.id).bytes_reserved, 0u);
+  EXPECT_EQ(StatsOf(a2.id).bytes_reserved, 2 * kPart);
+  Unload(b2);
+}
+
+TEST_F(PoolRegistryTest, LastVersionThatGoesLeavesWhatItNeeded) {
+  MakeRegistry();
+  const Loaded a1 = Load(Version("/m/a", 1), 2 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 3 * kPart);
+  Unload(a1);
+  Unload(a2);
+  registry_->Tidy();
+  EXPECT_EQ(memory_.committed_bytes(), 3 * kPart);
+  const Loaded a3 = Load(Version("/m/a", 3), 3 * kPart);
+  EXPECT_EQ(a3.id, a2.id);
+  EXPECT_EQ(memory_.committed_bytes(), 3 * kPart);
+  Unload(a3);
+}
+
+TEST_F(PoolRegistryTest, LoadThatHasNotSaidWhatItNeedsCostsNobodyMemory) {
+  MakeRegistry();
+  const Loaded a1 = Load(Version("/m/a", 1), 2 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 2 * kPart);
+  Unload(a1);
+  Unload(a2);
+  const uint8_t id = registry_->BeginLoad({Version("/m/a", 3)});
+  registry_->Tidy();
+  EXPECT_EQ(memory_.committed_bytes(), 4 * kPart);
+  registry_->EndLoad(id);
+}
+
+TEST_F(PoolRegistryTest, StandbyMemoryIsOfferedToTheSystem) {
+  MakeRegistry();
+  const Loaded a1 = Load(Version("/m/a", 1), 3 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 3 * kPart);
+  registry_->Tidy();
+  EXPECT_TRUE(memory_.offers().empty());
+  Unload(a1);
+  registry_->Tidy();
+  EXPECT_EQ(memory_.offers().size(), 2u);
+  registry_->Tidy();
+  EXPECT_EQ(memory_.offers().size(), 2u);  // once is enough
+  // What the system has not taken costs nothing.
+  const size_t commits = memory_.commits();
+  const Loaded a3 = Load(Version("/m/a", 3), 3 * kPart);
+  EXPECT_EQ(a3.tensor, a1.tensor);
+  EXPECT_EQ(memory_.commits(), commits);
+  Unload(a3);
+  registry_->Tidy();
+  EXPECT_EQ(memory_.offers().size(), 4u);
+  Unload(a2);
+}
+
+TEST_F(PoolRegistryTest, WhatCannotBeOfferedIsKeptOnlyWithoutALimit) {
+  memory_.refuse_offers = true;
+  MakeRegistry();
+  Unload(Load(Version("/m/a", 1), kPart));
+  registry_->Tidy();
+  EXPECT_EQ(memory_.committed_bytes(), kPart);
+  limited_ = true;
+  registry_->Tidy();
+  EXPECT_EQ(memory_.committed_bytes(), 0u);
 }
 
 TEST_F(PoolRegistryTest, RetentionEndsAfterItsSeconds) {
@@ -588,15 +940,15 @@ TEST_F(PoolRegistryTest, RetentionEndsAfterItsSeconds) {
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
   const Loaded v2 = Load(Version("/m/a", 2), 2 * kPart);
   clock_.AdvanceSeconds(5000);
-  EXPECT_EQ(registry_->TrimExpired(), 0u);  // both are live
+  registry_->Tidy();  // both are live
   Unload(v1);
   clock_.AdvanceSeconds(3599);
-  registry_->TrimExpired();
+  registry_->Tidy();
   EXPECT_EQ(memory_.committed_bytes(), 3 * kPart);
   Unload(v2);
   clock_.AdvanceSeconds(1);
   // The registry's own thread may be first.
-  registry_->TrimExpired();
+  registry_->Tidy();
   EXPECT_EQ(StatsOf(v1.id).bytes_reserved, 0u);
   EXPECT_EQ(StatsOf(v2.id).bytes_reserved, 2 * kPart);
   EXPECT_EQ(registry_->GetTotals().trimmed_bytes, kPart);
@@ -609,11 +961,12 @@ TEST_F(PoolRegistryTest, ReuseStartsTheRetentionOver) {
   clock_.AdvanceSeconds(3000);
   Unload(Load(Version("/m/a", 2), kPart));
   clock_.AdvanceSeconds(3000);
-  registry_->TrimExpired();
+  registry_->Tidy();
   EXPECT_EQ(StatsOf(v1.id).bytes_reserved, kPart);
 }
 
 TEST_F(PoolRegistryTest, ReleaseGivesMemoryBackByItself) {
+  has_keeper_ = true;
   MakeRegistry(WithRetain(Settings::Retain::kRelease));
   for (int version = 1; version <= 20; ++version) {
     const Loaded loaded = Load(Version("/m/a", version), kPart);
@@ -632,6 +985,7 @@ TEST_F(PoolRegistryTest, ReleaseGivesMemoryBackByItself) {
 constexpr std::chrono::hours kForGood{1};
 
 TEST_F(PoolRegistryTest, LoadIntoASlotEndsItsReleaseAndKeepsTheRest) {
+  has_keeper_ = true;
   // GIVEN a slot that is being released, with a long pause after a slice
   release_pause_ = kForGood;
   MakeRegistry(WithRetain(Settings::Retain::kRelease));
@@ -651,30 +1005,32 @@ TEST_F(PoolRegistryTest, LoadIntoASlotEndsItsReleaseAndKeepsTheRest) {
 }
 
 TEST_F(PoolRegistryTest, LoadShortOfMemoryTakesARunningReleaseOver) {
-  // GIVEN a slot that is being given back, of a model that is alive
+  // GIVEN a range that is being given back
+  has_keeper_ = true;
   release_pause_ = kForGood;
   Settings settings = WithRetain(Settings::Retain::kRelease);
-  settings.limit_bytes = 8 * kPart;
+  settings.limit_bytes = 42 * kPart;
   const std::thread::id here = std::this_thread::get_id();
   std::atomic<int> discards_here{0};
   memory_.on_discard = [&] {
     if (std::this_thread::get_id() == here) ++discards_here;
   };
-  MakeRegistry(settings);
+  MakeRegistry(settings, /*address_space=*/128 * kMiB);
   const Loaded alive = Load(Version("/m/a", 1), kPart);
-  const Loaded gone = Load(Version("/m/a", 2), 7 * kPart);
+  const Loaded gone = Load(Version("/m/a", 2), 40 * kPart);
   Unload(gone);
   ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
-  // WHEN another model, which cannot have the slot, needs the memory
-  const Loaded other = Load(Version("/m/b", 1), 7 * kPart);
+  // WHEN a model that is too small for the range needs the memory
+  const Loaded other = Load(Version("/m/b", 1), 4 * kPart);
   // THEN it gets it, by its own doing
   EXPECT_NE(other.id, 0);
   EXPECT_NE(other.id, gone.id);
-  EXPECT_EQ(discards_here, 3);
+  EXPECT_EQ(discards_here, 2);
   Unload(alive);
 }
 
 TEST_F(PoolRegistryTest, PausedReleaseEndsWithTheRegistry) {
+  has_keeper_ = true;
   release_pause_ = kForGood;
   MakeRegistry(WithRetain(Settings::Retain::kRelease));
   Unload(Load(Version("/m/a", 1), 8 * kPart));
@@ -683,23 +1039,44 @@ TEST_F(PoolRegistryTest, PausedReleaseEndsWithTheRegistry) {
   EXPECT_EQ(memory_.committed_bytes(), 0u);
 }
 
-TEST_F(PoolRegistryTest, ReleaseRunsOnAThreadOfItsOwnAtLoadPriority) {
-  std::atomic<int> nice{0};
+TEST_F(PoolRegistryTest, KeeperStartsWithTheFirstRangeThatIsIdle) {
+  has_keeper_ = true;
   std::atomic<bool> on_this_thread{false};
   const std::thread::id here = std::this_thread::get_id();
   memory_.on_discard = [&] {
-    nice = getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)));
     on_this_thread = std::this_thread::get_id() == here;
   };
   MakeRegistry(WithRetain(Settings::Retain::kRelease));
-  Unload(Load(Version("/m/a", 1), 4 * kPart));
+  const auto threads = [] {
+    size_t count = 0;
+    DIR* tasks = opendir("/proc/self/task");
+    while (readdir(tasks) != nullptr) ++count;
+    closedir(tasks);
+    return count;
+  };
+  const size_t before = threads();
+  const Loaded a = Load(Version("/m/a", 1), 4 * kPart);
+  EXPECT_EQ(threads(), before);
+  Unload(a);
   ASSERT_TRUE(Eventually([&] { return memory_.committed_bytes() == 0; }));
+  EXPECT_EQ(threads(), before + 1);
   registry_.reset();
-  EXPECT_EQ(nice, 10);
   EXPECT_FALSE(on_this_thread);
 }
 
-// Memory ahead of need. Where the registry's thread might be first, tests wait.
+TEST_F(PoolRegistryTest, KeeperKeepsTheStockByDefault) {
+  has_keeper_ = true;
+  MakeRegistry();
+  const Loaded a1 = Load(Version("/m/a", 1), 4 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), kPart);
+  Unload(a1);
+  EXPECT_TRUE(Eventually([&] {
+    return memory_.committed_bytes() == 2 * kPart && !memory_.offers().empty();
+  }));
+  Unload(a2);
+}
+
+// Memory ahead of need.
 
 Settings WithPrepare(size_t limit = 0) {
   Settings settings = WithLimit(limit);
@@ -708,6 +1085,7 @@ Settings WithPrepare(size_t limit = 0) {
 }
 
 TEST_F(PoolRegistryTest, FirstUpdateFindsPreparedMemory) {
+  has_keeper_ = true;
   MakeRegistry(WithPrepare());
   const Loaded v1 = Load(Version("/m/a", 1), 3 * kPart);
   ASSERT_TRUE(Eventually(
@@ -729,62 +1107,72 @@ TEST_F(PoolRegistryTest, FirstUpdateFindsPreparedMemory) {
   Unload(v2);
 }
 
-TEST_F(PoolRegistryTest, OneVersionAliveHasOneSlotPrepared) {
-  MakeRegistry();
-  EXPECT_EQ(registry_->Prepare(), 0u);  // no model
-  const Loaded v1 = Load(Version("/m/a", 1), kPart);
-  EXPECT_EQ(registry_->Prepare(), kPart);
-  EXPECT_EQ(registry_->Prepare(), 0u);  // is there
-  const Loaded v2 = Load(Version("/m/a", 2), 2 * kPart);
-  EXPECT_EQ(registry_->Prepare(), 0u);  // an update is on its way
-  EXPECT_EQ(registry_->List().size(), 2u);
-  Unload(v1);
-  // The slot that the update left is extended to the new version's size.
-  EXPECT_EQ(registry_->Prepare(), kPart);
-  EXPECT_EQ(StatsOf(v1.id).bytes_reserved, 2 * kPart);
-  Unload(v2);
-  EXPECT_EQ(registry_->Prepare(), 0u);  // nothing is alive
-  EXPECT_EQ(registry_->GetTotals().prepared_bytes, 2 * kPart);
+TEST_F(PoolRegistryTest, StockIsPreparedForTheLargestVersionAlive) {
+  MakeRegistry(WithPrepare());
+  const auto prepared = [this] {
+    registry_->Tidy();
+    return registry_->GetTotals().prepared_bytes;
+  };
+  EXPECT_EQ(prepared(), 0u);  // no model
+  const Loaded a1 = Load(Version("/m/a", 1), kPart);
+  const uint8_t loading = registry_->BeginLoad({Version("/m/b", 1), kPart});
+  EXPECT_EQ(prepared(), 0u);  // another load runs
+  registry_->EndLoad(loading);
+  const Loaded b1 = Load(Version("/m/b", 1), 3 * kPart);
+  EXPECT_EQ(prepared(), 2 * kPart);  // beside what that load has left
+  EXPECT_EQ(prepared(), 2 * kPart);  // is there, for either model
+  EXPECT_EQ(memory_.committed_bytes(), 7 * kPart);
+  const Loaded b2 = Load(Version("/m/b", 2), 5 * kPart);
+  EXPECT_EQ(prepared(), 2 * kPart);  // an update is on its way
+  EXPECT_EQ(memory_.committed_bytes(), 9 * kPart);
+  Unload(b1);
+  // The range that the update left is extended to the new version's size.
+  EXPECT_EQ(prepared(), 4 * kPart);
+  EXPECT_EQ(StatsOf(b1.id).bytes_reserved, 5 * kPart);
+  Unload(a1);
+  Unload(b2);
+  registry_->Tidy();
+  EXPECT_EQ(registry_->GetTotals().prepared_bytes, 4 * kPart);  // none is alive
 }
 
-TEST_F(PoolRegistryTest, NothingIsPreparedWhereNoUpdateCouldUseIt) {
-  Settings settings;
+TEST_F(PoolRegistryTest, NothingIsPreparedIfNoUpdateCouldUseIt) {
+  Settings settings = WithPrepare();
   settings.slots = 1;
   MakeRegistry(settings);
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
-  EXPECT_EQ(registry_->Prepare(), 0u);
-  const Loaded unversioned = Load({"/m/ranker", ""}, kPart);
-  EXPECT_EQ(registry_->Prepare(), 0u);
-  EXPECT_EQ(registry_->List().size(), 2u);
+  registry_->Tidy();
+  EXPECT_EQ(registry_->List().size(), 1u);
   Unload(v1);
-  Unload(unversioned);
 }
 
 TEST_F(PoolRegistryTest, PreparationTakesNobodysMemory) {
-  // GIVEN a standby slot of another model that is alive
-  MakeRegistry(WithLimit(6 * kPart));
-  const Loaded b1 = Load(Version("/m/b", 1), kPart);
-  const Loaded b2 = Load(Version("/m/b", 2), kPart);
-  Unload(b1);
-  // WHEN the limit has no room for a second version of a model
-  const Loaded a1 = Load(Version("/m/a", 1), 3 * kPart);
-  EXPECT_EQ(registry_->Prepare(), 0u);
-  // THEN the other's memory stays, nothing is listed, and an update, which may
-  // take it, is not refused for what could not be prepared
-  EXPECT_EQ(StatsOf(b1.id).bytes_reserved, kPart);
-  EXPECT_EQ(registry_->List().size(), 3u);
+  MakeRegistry(WithPrepare(6 * kPart));
+  const Loaded a1 = Load(Version("/m/a", 1), 4 * kPart);
+  registry_->Tidy();
+  // THEN nothing is listed, and an update is not refused for what could not be
+  // prepared
+  EXPECT_EQ(registry_->List().size(), 1u);
   const Loaded a2 = Load(Version("/m/a", 2), 2 * kPart);
   EXPECT_NE(a2.id, 0);
   Unload(a1);
   Unload(a2);
-  Unload(b2);
+}
+
+TEST_F(PoolRegistryTest, NothingIsPreparedIfTheSystemHasNoRoom) {
+  MakeRegistry(WithPrepare());
+  const Loaded a1 = Load(Version("/m/a", 1), 2 * kPart);
+  headroom_ = kPart;
+  registry_->Tidy();
+  EXPECT_EQ(memory_.committed_bytes(), 2 * kPart);
+  Unload(a1);
 }
 
 TEST_F(PoolRegistryTest, PreparedMemoryMakesRoomForALoad) {
-  MakeRegistry(WithLimit(4 * kPart));
+  MakeRegistry(WithPrepare(10 * kPart));
   const Loaded a1 = Load(Version("/m/a", 1), 2 * kPart);
-  EXPECT_EQ(registry_->Prepare(), 2 * kPart);
-  const Loaded b1 = Load(Version("/m/b", 1), 2 * kPart);
+  registry_->Tidy();
+  EXPECT_EQ(memory_.committed_bytes(), 4 * kPart);
+  const Loaded b1 = Load(Version("/m/b", 1), 8 * kPart);
   EXPECT_NE(b1.id, 0);
   EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
   Unload(a1);
@@ -792,18 +1180,116 @@ TEST_F(PoolRegistryTest, PreparedMemoryMakesRoomForALoad) {
 }
 
 TEST_F(PoolRegistryTest, MemoryOfARefusedLoadIsReleasedToo) {
+  has_keeper_ = true;
   MakeRegistry(WithRetain(Settings::Retain::kRelease));
-  const uint8_t id = registry_->BeginLoad(Version("/m/a", 1), kPart);
+  const uint8_t id = registry_->BeginLoad({Version("/m/a", 1), kPart});
   ASSERT_NE(id, 0);
   registry_->EndLoad(id);  // a corrupt checkpoint: no tensor came
   EXPECT_TRUE(Eventually([&] { return memory_.committed_bytes() == 0; }));
 }
 
 TEST_F(PoolRegistryTest, RetentionThreadEndsWithTheRegistry) {
+  has_keeper_ = true;
   MakeRegistry(WithRetain(Settings::Retain::kSeconds, 3600));
   Unload(Load(Version("/m/a", 1), kPart));
   registry_.reset();
   EXPECT_EQ(memory_.committed_bytes(), 0u);
+}
+
+// fork(2).
+
+class ForkTest : public PoolRegistryTest {
+ protected:
+  void SetUp() override {
+#if defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
+#endif
+  }
+
+  // Runs `child` in a forked process. Returns what it returns; false if it does
+  // not end.
+  bool InChild(const std::function<bool()>& child) {
+    registry_->BeforeFork();
+    const pid_t pid = fork();
+    registry_->AfterFork(/*in_child=*/pid == 0);
+    if (pid == 0) {
+      alarm(60);  // a lock that nobody holds
+      _exit(child() ? 0 : 1);
+    }
+    int status = -1;
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  }
+
+  // Loads, frees and trims.
+  bool Works() {
+    const Loaded loaded = Load(Version("/m/child", 1), 2 * kPart);
+    if (loaded.id == 0 || loaded.tensor == nullptr) return false;
+    std::memset(loaded.tensor, 1, 2 * kPart);
+    Unload(loaded);
+    registry_->Trim();
+    return StatsOf(loaded.id).bytes_reserved == 0;
+  }
+};
+
+TEST_F(ForkTest, ChildAndParentWorkOn) {
+  has_keeper_ = true;
+  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  const Loaded a = Load(Version("/m/a", 1), kPart);
+  const Loaded b = Load(Version("/m/b", 1), kPart);
+  Unload(b);  // the keeper runs
+  ASSERT_TRUE(Eventually([&] { return memory_.committed_bytes() == kPart; }));
+  EXPECT_TRUE(InChild([&] {
+    Unload(a);
+    // A keeper of its own.
+    return Eventually([&] { return memory_.committed_bytes() == 0; }) &&
+           Works();
+  }));
+  EXPECT_TRUE(Works());
+  EXPECT_EQ(StatsOf(a.id).state, PoolState::kLive);
+  Unload(a);
+}
+
+TEST_F(ForkTest, ChildWorksIfAPoolWasGrowing) {
+  MakeRegistry();
+  const Loaded a = Load(Version("/m/a", 1), 4 * kPart);
+  Unload(a);
+  // GIVEN another thread that is faulting memory in
+  std::atomic<bool> growing{false};
+  std::atomic<bool> go_on{false};
+  std::atomic<int> loads{0};
+  memory_.on_commit = [&] {
+    growing = true;
+    Eventually([&] { return go_on.load(); });
+  };
+  std::thread loader([&] {
+    const Loaded b = Load(Version("/m/b", 1), 12 * kPart);
+    loads += b.id != 0;
+    Unload(b);
+  });
+  ASSERT_TRUE(Eventually([&] { return growing.load(); }));
+  // WHEN the process forks THEN the child does not wait for that thread
+  EXPECT_TRUE(InChild([&] {
+    memory_.on_commit = nullptr;
+    return Works();
+  }));
+  go_on = true;
+  loader.join();
+  EXPECT_EQ(loads, 1);
+}
+
+TEST_F(ForkTest, ChildWorksIfMemoryWasBeingGivenBack) {
+  // GIVEN a trim that pauses for good, with the registry's locks
+  has_keeper_ = true;
+  release_pause_ = kForGood;
+  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  Unload(Load(Version("/m/a", 1), 8 * kPart));
+  ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
+  EXPECT_TRUE(InChild([&] {
+    const Loaded loaded = Load(Version("/m/child", 1), 6 * kPart);
+    return loaded.id != 0 && loaded.tensor != nullptr &&
+           registry_->pool(loaded.id)->Deallocate(loaded.tensor);
+  }));
 }
 
 // Threads.
@@ -812,6 +1298,7 @@ class ConcurrentSwapsTest : public PoolRegistryTest,
                             public ::testing::WithParamInterface<Settings> {};
 
 TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
+  has_keeper_ = true;
   MakeRegistry(GetParam());
   constexpr int kThreads = 4;
   std::atomic<int> running{kThreads};
@@ -826,7 +1313,7 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
         const size_t tensors = 3 + (round * 5 + t) % 7;
         const size_t size = 200000;
         const size_t sum = tensors * RoundUp(size, kChunkGranularity);
-        const uint8_t id = registry_->BeginLoad(identity, sum);
+        const uint8_t id = registry_->BeginLoad({identity, sum});
         if (id == 0) {
           ++fallbacks;
           continue;
@@ -858,7 +1345,7 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
       EXPECT_LE(stats.largest_free_block,
                 stats.bytes_reserved - stats.bytes_in_use);
       EXPECT_EQ(stats.num_tensors == 0, stats.bytes_in_use == 0);
-      EXPECT_LE(stats.slot, 'D');
+      EXPECT_LE(stats.slot, 'Z');
     }
     registry_->GetTotals();
     if (GetParam().retain == Settings::Retain::kStandby) registry_->Trim();

@@ -3,6 +3,7 @@
 #include "tf_allocator/pool/system_memory.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,11 @@
 
 namespace tf_model_pool {
 namespace {
+
+// Made usable at once. mprotect takes the lock that mmap and munmap of all
+// other threads wait for, and after mlockall(MCL_FUTURE) it faults the pages in
+// while it has it.
+constexpr size_t kCommitSlice = 4 * kRegionGranularity;
 
 // Not MADV_POPULATE_WRITE: it holds the lock that mmap and munmap of all other
 // threads wait for, and takes it again before they get it (docs/design.md has
@@ -38,11 +44,27 @@ void* MappedMemory::Reserve(size_t bytes) {
   return reinterpret_cast<void*>(aligned);
 }
 
+bool MappedMemory::AddressSpaceIsScarce() const {
+  rlimit limit;
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
 bool MappedMemory::Commit(void* address, size_t bytes) {
-  if (mprotect(address, bytes, PROT_READ | PROT_WRITE) != 0) return false;
-  if (options_.huge_pages) madvise(address, bytes, MADV_HUGEPAGE);
-  if (options_.prefault) Prefault(static_cast<char*>(address), bytes);
+  char* const begin = static_cast<char*>(address);
+  if (options_.huge_pages) madvise(begin, bytes, MADV_HUGEPAGE);
+  for (size_t done = 0; done < bytes; done += kCommitSlice) {
+    const size_t slice = std::min(kCommitSlice, bytes - done);
+    if (mprotect(begin + done, slice, PROT_READ | PROT_WRITE) != 0) {
+      if (done > 0) Decommit(begin, done);
+      return false;
+    }
+    if (options_.prefault) Prefault(begin + done, slice);
+  }
   return true;
+}
+
+bool MappedMemory::Offer(void* address, size_t bytes) {
+  return madvise(address, bytes, MADV_FREE) == 0;
 }
 
 void MappedMemory::Discard(void* address, size_t bytes) {

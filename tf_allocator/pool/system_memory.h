@@ -29,19 +29,28 @@ class SystemMemory {
   virtual ~SystemMemory() = default;
 
   // Takes address space that cannot be accessed yet and costs no memory.
-  // Returns nullptr where the system refuses.
+  // Returns nullptr if the system refuses.
   virtual void* Reserve(size_t bytes) = 0;
 
+  // Whether there is so little address space that what is reserved in vain is
+  // missed elsewhere.
+  virtual bool AddressSpaceIsScarce() const { return false; }
+
   // Makes a part of a reserved range usable; its contents are zero. Returns
-  // false, with nothing changed, where the system refuses.
+  // false, with nothing changed, if the system refuses.
   virtual bool Commit(void* address, size_t bytes) = 0;
+
+  // Lets the system take the pages of a committed part when memory is short,
+  // until they are written to again; the contents are undefined. Returns false
+  // if it does not know how.
+  virtual bool Offer(void* address, size_t bytes) = 0;
 
   // Gives the pages of a committed part back and leaves it usable; its contents
   // are zero again.
   virtual void Discard(void* address, size_t bytes) = 0;
 
   // Gives the pages of a committed part back; it is as after Reserve(). Quick
-  // where they have been discarded.
+  // if they have been discarded.
   virtual void Decommit(void* address, size_t bytes) = 0;
 
   // Whether a piece of what was committed at once can be discarded or
@@ -63,7 +72,9 @@ class MappedMemory : public SystemMemory {
   explicit MappedMemory(const Options& options) : options_(options) {}
 
   void* Reserve(size_t bytes) override;
+  bool AddressSpaceIsScarce() const override;
   bool Commit(void* address, size_t bytes) override;
+  bool Offer(void* address, size_t bytes) override;
   void Discard(void* address, size_t bytes) override;
   void Decommit(void* address, size_t bytes) override;
   void Unreserve(void* address, size_t bytes) override;
@@ -84,7 +95,12 @@ class VisitedMemory : public SystemMemory {
         on_decommit_(std::move(on_decommit)) {}
 
   void* Reserve(size_t bytes) override { return memory_->Reserve(bytes); }
+  bool AddressSpaceIsScarce() const override {
+    return memory_->AddressSpaceIsScarce();
+  }
   bool Divisible() const override { return false; }
+  // A driver may hold on to the pages.
+  bool Offer(void*, size_t) override { return false; }
   bool Commit(void* address, size_t bytes) override;
   void Discard(void* address, size_t bytes) override;
   void Decommit(void* address, size_t bytes) override;

@@ -4,16 +4,21 @@
 
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tf_allocator/pool/control_group.h"
 
 namespace tf_model_pool {
 namespace {
@@ -182,6 +187,104 @@ TEST(MappedMemoryPrefaultTest, LargePartsAreFaultedInToTheirEnd) {
   memory.Unreserve(range, kBytes);
 }
 
+// Returns how a child ended, as waitpid() says.
+int StatusOfChild(const std::function<bool()>& child) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(child() ? 0 : 1);
+  int status = -1;
+  EXPECT_EQ(waitpid(pid, &status, 0), pid);
+  return status;
+}
+
+TEST_P(MappedMemoryTest, OfferedMemoryStaysUsable) {
+  MappedMemory memory(GetParam());
+  char* range = static_cast<char*>(memory.Reserve(2 * kPart));
+  ASSERT_NE(range, nullptr);
+  ASSERT_TRUE(memory.Commit(range, 2 * kPart));
+  std::memset(range, 0x5a, 2 * kPart);
+  if (!memory.Offer(range, kPart)) GTEST_SKIP() << "a kernel before 4.5";
+  // Nothing is short, so nothing has gone.
+  EXPECT_EQ(FaultsOfTouching(range, kPart), 0);
+  EXPECT_EQ(range[kPart], 0x5a);
+  memory.Unreserve(range, 2 * kPart);
+}
+
+// Offers, or not, 160 MiB of a group that may have 256, and takes 160 more.
+int StatusInGroup(const MappedMemory::Options& options, bool offer,
+                  std::string* why_not) {
+  const ControlGroup group = FindControlGroup("memory");
+  if (group.version == 0) {
+    *why_not = "no memory control group";
+    return -1;
+  }
+  const std::string directory = group.directories[0] + "/tf_model_pool_test";
+  rmdir(directory.c_str());
+  const auto write = [&](const char* file, const std::string& text) {
+    std::ofstream out(directory + file);
+    out << text << std::flush;
+    return out.good();
+  };
+  constexpr size_t kBytes = 80 * kPart;
+  int status = -1;
+  if (mkdir(directory.c_str(), 0755) != 0 ||
+      !write(group.version == 1 ? "/memory.limit_in_bytes" : "/memory.max",
+             std::to_string(128 * kPart))) {
+    *why_not = "no group can be made or limited here";
+  } else {
+    status = StatusOfChild([&] {
+      if (!write("/cgroup.procs", "0")) return false;
+      MappedMemory memory(options);
+      void* standby = memory.Reserve(kBytes);
+      void* other = memory.Reserve(kBytes);
+      if (!memory.Commit(standby, kBytes)) return false;
+      if (offer && !memory.Offer(standby, kBytes)) return false;
+      return memory.Commit(other, kBytes);
+    });
+  }
+  rmdir(directory.c_str());
+  return status;
+}
+
+TEST_P(MappedMemoryTest, OfferedMemoryIsTakenAndNobodyKilledAtALimit) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer takes several times what is touched";
+#endif
+  MappedMemory::Options options = GetParam();
+  options.prefault = true;
+  std::string why_not;
+  const int offered = StatusInGroup(options, /*offer=*/true, &why_not);
+  if (!why_not.empty()) GTEST_SKIP() << why_not;
+  const int not_offered = StatusInGroup(options, /*offer=*/false, &why_not);
+  EXPECT_TRUE(WIFSIGNALED(not_offered)) << "the group does not limit";
+  EXPECT_TRUE(WIFEXITED(offered)) << WTERMSIG(offered);
+  EXPECT_EQ(WEXITSTATUS(offered), 0);
+}
+
+TEST(MappedMemoryRefusalTest, AddressSpaceIsScarceIfItIsLimited) {
+  MappedMemory memory(kLazy);
+  EXPECT_EQ(StatusOfChild([&] {
+              if (memory.AddressSpaceIsScarce()) return false;
+              rlimit limit;
+              getrlimit(RLIMIT_AS, &limit);
+              limit.rlim_cur = size_t{1} << 46;
+              setrlimit(RLIMIT_AS, &limit);
+              return memory.AddressSpaceIsScarce();
+            }),
+            0);
+}
+
+TEST(MappedMemoryRefusalTest, CommitThatIsRefusedHalfwayChangesNothing) {
+  constexpr size_t kBytes = 32 * kPart;
+  MappedMemory memory(kSmallPages);
+  char* range = static_cast<char*>(memory.Reserve(kBytes));
+  ASSERT_NE(range, nullptr);
+  memory.Unreserve(range + kBytes - kPart, kPart);
+  EXPECT_FALSE(memory.Commit(range, kBytes));
+  EXPECT_EQ(ResidentPages(range, kBytes - kPart), 0u);
+  EXPECT_TRUE(memory.Commit(range, kBytes - kPart));
+  memory.Unreserve(range, kBytes - kPart);
+}
+
 TEST(MappedMemoryRefusalTest, ImpossibleReservationsAreRefused) {
   MappedMemory memory(kLazy);
   EXPECT_EQ(memory.Reserve(size_t{1} << 62), nullptr);
@@ -203,6 +306,7 @@ class RefusableMemory : public SystemMemory {
     return reinterpret_cast<void*>(RoundUp(bytes, kPart));
   }
   bool Commit(void*, size_t) override { return !refuse; }
+  bool Offer(void*, size_t) override { return true; }
   void Discard(void*, size_t) override {}
   void Decommit(void*, size_t) override { ++decommits; }
   void Unreserve(void*, size_t) override { ++unreserves; }
@@ -246,6 +350,12 @@ TEST_F(VisitedMemoryTest, EachPartIsVisitedOnceEachWay) {
 TEST_F(VisitedMemoryTest, PartsAreGivenBackAsTheyWereCommitted) {
   EXPECT_FALSE(visited_.Divisible());
   EXPECT_TRUE(memory_.Divisible());
+}
+
+TEST_F(VisitedMemoryTest, WhatADriverMayHoldIsNotOffered) {
+  ASSERT_TRUE(visited_.Commit(base_, kPart));
+  EXPECT_FALSE(visited_.Offer(base_, kPart));
+  EXPECT_TRUE(memory_.Offer(base_, kPart));
 }
 
 TEST_F(VisitedMemoryTest, PartsElsewhereAreNotVisited) {

@@ -12,6 +12,7 @@
 #include "tf_allocator/pool/model_pool.h"
 #include "tf_allocator/runtime/device_model.h"
 #include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/runtime/process_pools.h"
 
 namespace tensorflow {
 namespace {
@@ -53,7 +54,7 @@ bool MakeConstantInPool(uint64_t incarnation, const TensorProto& proto,
   if (prefix.empty()) return false;
   ProcessState* const process = ProcessState::singleton();
   const uint8_t pool =
-      process->AcquireModelPool(prefix, std::max(bytes, of_graph));
+      AcquireModelPool({prefix, std::max(bytes, of_graph), incarnation});
   if (pool == 0) {
     // Its other constants would be refused too, one by one.
     ForgetDevice(incarnation);

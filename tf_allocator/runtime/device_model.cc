@@ -2,6 +2,8 @@
 
 #include "tf_allocator/runtime/device_model.h"
 
+#include <pthread.h>
+
 #include <iterator>
 #include <list>
 #include <mutex>
@@ -25,7 +27,12 @@ struct DeviceModel {
 class DeviceModels {
  public:
   static DeviceModels& OfProcess() {
-    static DeviceModels* models = new DeviceModels;
+    static DeviceModels* models = [] {
+      pthread_atfork([] { OfProcess().mu_.lock(); },
+                     [] { OfProcess().mu_.unlock(); },
+                     [] { OfProcess().mu_.unlock(); });
+      return new DeviceModels;
+    }();
     return *models;
   }
 

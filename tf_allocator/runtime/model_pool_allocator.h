@@ -46,6 +46,10 @@ class ModelPoolAllocator : public Allocator {
     return AllocatorMemoryType::kHostPageable;
   }
 
+  // Around fork(2), on the thread that forks.
+  void BeforeFork() { mu_.lock(); }
+  void AfterFork() { mu_.unlock(); }
+
  private:
   const uint8_t id_;
   tf_model_pool::ModelPool* const pool_;

@@ -4,7 +4,10 @@
 // on top of them. The pools are a function's static, not a data member: the
 // class keeps the size that released binaries know.
 
+#include <pthread.h>
+
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -13,7 +16,9 @@
 
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/platform/logging.h"
+#include "tensorflow/core/platform/mutex.h"
 #include "tensorflow/core/platform/numa.h"
+#include "tf_allocator/pool/memory_headroom.h"
 #include "tf_allocator/pool/model_identity.h"
 #include "tf_allocator/pool/pool_registry.h"
 #include "tf_allocator/pool/settings.h"
@@ -22,6 +27,7 @@
 #include "tf_allocator/runtime/introspection.h"
 #include "tf_allocator/runtime/metrics.h"
 #include "tf_allocator/runtime/model_pool_allocator.h"
+#include "tf_allocator/runtime/process_pools.h"
 #include "tf_allocator/runtime/process_settings.h"
 
 namespace tensorflow {
@@ -74,7 +80,9 @@ class ModelPoolsOfProcess {
     PoolRegistry::Options options;
     options.settings = settings;
     options.memory = memory;
+    options.headroom = tf_model_pool::MemoryHeadroom::OfProcess;
     options.log = [](const std::string& line) { LOG(WARNING) << line; };
+    options.log_info = [](const std::string& line) { LOG(INFO) << line; };
     options.on_new_pool = [this](uint8_t id, tf_model_pool::ModelPool* pool) {
       allocators_[id].store(
           new ModelPoolAllocator(
@@ -93,42 +101,69 @@ class ModelPoolsOfProcess {
     return allocators_[id].load(std::memory_order_acquire);
   }
 
+  void BeforeFork() {
+    registry_->BeforeFork();
+    for (const auto& each : allocators_) {
+      if (ModelPoolAllocator* allocator = each.load()) allocator->BeforeFork();
+    }
+  }
+  void AfterFork(bool in_child) {
+    for (const auto& each : allocators_) {
+      if (ModelPoolAllocator* allocator = each.load()) allocator->AfterFork();
+    }
+    registry_->AfterFork(in_child);
+  }
+
  private:
   tf_model_pool::MappedMemory mapped_;
   std::unique_ptr<tf_model_pool::VisitedMemory> visited_;
-  std::array<std::atomic<Allocator*>, PoolRegistry::kMaxPools + 1>
+  std::array<std::atomic<ModelPoolAllocator*>, PoolRegistry::kMaxPools + 1>
       allocators_{};
   std::unique_ptr<PoolRegistry> registry_;
 };
 
 namespace {
+
 // Null until the first load.
 std::atomic<ModelPoolsOfProcess*> process_pools{nullptr};
+
+// Names what ProcessState shows to derived classes alone.
+struct ProcessStateMembers : public ProcessState {
+  using Visitors = ModelPoolsOfProcess::Visitors;
+  static std::pair<Visitors, Visitors> VisitorsOf(ProcessState* state) {
+    mutex_lock lock(state->*&ProcessStateMembers::mu_);
+    return {state->*&ProcessStateMembers::cpu_alloc_visitors_,
+            state->*&ProcessStateMembers::cpu_free_visitors_};
+  }
+};
+
+ModelPoolsOfProcess* MakePools(const Settings& settings) {
+  auto [on_alloc, on_free] =
+      ProcessStateMembers::VisitorsOf(ProcessState::singleton());
+  auto* made = new ModelPoolsOfProcess(settings, std::move(on_alloc),
+                                       std::move(on_free));
+  process_pools.store(made, std::memory_order_release);
+  RegisterModelPoolMetrics(made->registry());
+  pthread_atfork([] { process_pools.load()->BeforeFork(); },
+                 [] { process_pools.load()->AfterFork(/*in_child=*/false); },
+                 [] { process_pools.load()->AfterFork(/*in_child=*/true); });
+  return made;
+}
+
 }  // namespace
+
+uint8_t AcquireModelPool(const PoolLoad& load) {
+  const Settings& settings = ReadSettings::Get().settings;
+  if (!settings.enabled) return 0;
+  static ModelPoolsOfProcess* const pools = MakePools(settings);
+  return pools->registry()->BeginLoad(
+      {tf_model_pool::IdentityFromCheckpointPrefix(load.checkpoint_prefix),
+       load.bytes, load.device, load.keys});
+}
 
 uint8_t ProcessState::AcquireModelPool(const std::string& checkpoint_prefix,
                                        size_t bytes) {
-  const Settings& settings = ReadSettings::Get().settings;
-  if (!settings.enabled) return 0;
-  ModelPoolsOfProcess* pools = process_pools.load(std::memory_order_acquire);
-  if (pools == nullptr) {
-    bool made = false;
-    {
-      mutex_lock lock(mu_);
-      pools = process_pools.load(std::memory_order_acquire);
-      if (pools == nullptr) {
-        pools = new ModelPoolsOfProcess(settings, cpu_alloc_visitors_,
-                                        cpu_free_visitors_);
-        process_pools.store(pools, std::memory_order_release);
-        made = true;
-      }
-    }
-    // Not under mu_: a collector holds the monitoring registry's lock and may
-    // want this one.
-    if (made) RegisterModelPoolMetrics(pools->registry());
-  }
-  return pools->registry()->BeginLoad(
-      tf_model_pool::IdentityFromCheckpointPrefix(checkpoint_prefix), bytes);
+  return tensorflow::AcquireModelPool({checkpoint_prefix, bytes});
 }
 
 void ProcessState::ReleaseModelPool(uint8_t id) {

@@ -50,6 +50,7 @@ class FakeSystemMemory : public SystemMemory {
 
   bool Commit(void* address, size_t bytes) override {
     if (refuse_commits) return false;
+    if (on_commit) on_commit();
     std::lock_guard<std::mutex> lock(mu_);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(address) % kRegionGranularity, 0u);
     for (size_t i = 0; i < bytes; i += kRegionGranularity) {
@@ -57,8 +58,22 @@ class FakeSystemMemory : public SystemMemory {
           << "committed twice";
     }
     ++commits_;
-    if (on_commit) on_commit();
     return mapped_.Commit(address, bytes);
+  }
+
+  bool AddressSpaceIsScarce() const override { return scarce; }
+
+  // What is offered is lost at once, as if memory were always short.
+  bool Offer(void* address, size_t bytes) override {
+    if (refuse_offers) return false;
+    std::lock_guard<std::mutex> lock(mu_);
+    for (size_t i = 0; i < bytes; i += kRegionGranularity) {
+      EXPECT_EQ(committed_.count(static_cast<char*>(address) + i), 1u)
+          << "was not committed";
+    }
+    offers_.push_back({static_cast<char*>(address), bytes});
+    mapped_.Discard(address, bytes);
+    return true;
   }
 
   void Discard(void* address, size_t bytes) override {
@@ -118,6 +133,10 @@ class FakeSystemMemory : public SystemMemory {
     std::lock_guard<std::mutex> lock(mu_);
     return discards_;
   }
+  std::vector<Part> offers() const {
+    std::lock_guard<std::mutex> lock(mu_);
+    return offers_;
+  }
   std::vector<Part> decommits() const {
     std::lock_guard<std::mutex> lock(mu_);
     return decommits_;
@@ -125,6 +144,8 @@ class FakeSystemMemory : public SystemMemory {
 
   std::atomic<size_t> max_reserve{kArena};
   std::atomic<bool> refuse_commits{false};
+  std::atomic<bool> refuse_offers{false};
+  std::atomic<bool> scarce{false};
   std::function<void()> on_commit;  // set before use, as the next one
   std::function<void()> on_discard;
   std::function<void()> on_decommit;
@@ -140,6 +161,7 @@ class FakeSystemMemory : public SystemMemory {
   std::set<char*> committed_;
   std::vector<size_t> requests_;
   std::vector<Part> discards_;
+  std::vector<Part> offers_;
   std::vector<Part> decommits_;
 };
 
