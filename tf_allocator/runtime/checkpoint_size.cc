@@ -2,6 +2,8 @@
 
 #include "tf_allocator/runtime/checkpoint_size.h"
 
+#include <functional>
+#include <limits>
 #include <vector>
 
 #include "tensorflow/core/framework/variant.h"
@@ -19,8 +21,25 @@ uint64_t ElementSize(DataType dtype) {
   return DataTypeSize(dtype);
 }
 
-// The sizes of the data files, an upper bound of what any tensor in them can
-// hold; 0 where they can't be read.
+// Of a sum that is too large for its type.
+constexpr uint64_t kTooMuch = std::numeric_limits<uint64_t>::max();
+
+void AddTo(uint64_t* sum, uint64_t count, uint64_t size) {
+  uint64_t product;
+  if (__builtin_mul_overflow(count, size, &product) ||
+      __builtin_add_overflow(*sum, product, sum)) {
+    *sum = kTooMuch;
+  }
+}
+
+uint64_t Key(std::string_view name, std::string_view slice) {
+  const std::hash<std::string_view> hash;
+  // The golden ratio's multiplier: name and slice do not cancel out.
+  return hash(name) * 0x9e3779b97f4a7c15 + hash(slice);
+}
+
+}  // namespace
+
 uint64_t DataBytes(const std::string& prefix) {
   Env* env = Env::Default();
   std::vector<std::string> files;
@@ -34,21 +53,23 @@ uint64_t DataBytes(const std::string& prefix) {
   return total;
 }
 
-}  // namespace
-
-void CheckpointSize::Add(const std::string& key, const std::string& slice,
-                         DataType dtype, const TensorShape& shape) {
-  const uint64_t elements = shape.num_elements();
-  const uint64_t size = elements * ElementSize(dtype);
+void CheckpointSize::Add(std::string_view name, std::string_view slice,
+                         DataType dtype, uint64_t elements) {
+  const uint64_t size = ElementSize(dtype);
   // A string or a variant takes a byte on disk or more; all else its size.
-  if (counted_.emplace(key, slice).second) {
-    at_least_on_disk_ += DataTypeCanUseMemcpy(dtype) ? size : elements;
+  if (keys_.insert(Key(name, slice)).second) {
+    AddTo(&at_least_on_disk_, elements, DataTypeCanUseMemcpy(dtype) ? size : 1);
   }
-  bytes_ += tf_model_pool::RoundUp(size, tf_model_pool::kChunkGranularity);
+  uint64_t bytes = 0;
+  AddTo(&bytes, elements, size);
+  if (bytes <= kTooMuch - tf_model_pool::kChunkGranularity) {
+    bytes = tf_model_pool::RoundUp(bytes, tf_model_pool::kChunkGranularity);
+  }
+  AddTo(&bytes_, bytes, 1);
 }
 
-size_t CheckpointSize::BytesInPool(const std::string& prefix) const {
-  return at_least_on_disk_ <= DataBytes(prefix) ? bytes_ : 0;
+size_t CheckpointSize::BytesInPool(uint64_t data_bytes) const {
+  return at_least_on_disk_ <= data_bytes && bytes_ < kTooMuch ? bytes_ : 0;
 }
 
 }  // namespace tensorflow

@@ -5,21 +5,21 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/lib/core/refcount.h"
-#include "tensorflow/core/platform/env.h"
 #include "tensorflow/core/platform/mutex.h"
-#include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
 #include "tf_allocator/runtime/checkpoint_size.h"
-#include "tf_allocator/runtime/load_thread.h"
+#include "tf_allocator/runtime/process_pools.h"
+#include "tf_allocator/runtime/reader_threads.h"
 #include "tf_allocator/runtime/tensor_reader.h"
+#include "tf_allocator/sched/load_thread.h"
 
 namespace tensorflow {
 namespace {
@@ -33,8 +33,7 @@ constexpr uint64_t kMaxReaders = 8;
 // Holds a pool between the begin and the end of a load.
 class AcquiredPool {
  public:
-  AcquiredPool(const std::string& prefix, size_t bytes)
-      : id_(ProcessState::singleton()->AcquireModelPool(prefix, bytes)) {}
+  explicit AcquiredPool(const PoolLoad& load) : id_(AcquireModelPool(load)) {}
   ~AcquiredPool() { ProcessState::singleton()->ReleaseModelPool(id_); }
   AcquiredPool(const AcquiredPool&) = delete;
   AcquiredPool& operator=(const AcquiredPool&) = delete;
@@ -55,38 +54,38 @@ struct Restored {
   Tensor tensor;
 };
 
-// Fills the tensors with as many readers as their sizes are worth.
+// Fills the tensors with as many readers as their sizes are worth: `own`, on
+// this thread, and others beside it.
 absl::Status ReadTensors(const std::string& prefix, uint64_t bytes,
-                         std::vector<Restored>* restored) {
+                         TensorReader* own, std::vector<Restored>* restored) {
   std::atomic<size_t> next{0};
   std::mutex mu;
   absl::Status first_error;
   const auto read = [&](TensorReader* reader) {
+    // Whichever way a reader ends, there is nothing left for the others.
+    const absl::Cleanup stop = [&] { next.store(restored->size()); };
     for (size_t i; (i = next.fetch_add(1)) < restored->size();) {
       Restored& each = (*restored)[i];
       const absl::Status status =
           reader->status().ok() ? reader->Read(each.variable->key, &each.tensor)
                                 : reader->status();
       if (status.ok()) continue;
-      next.store(restored->size());
       const std::lock_guard<std::mutex> lock(mu);
       if (first_error.ok()) first_error = status;
+      return;
     }
   };
-  const tf_model_pool::CpuUse use = tf_model_pool::AllowedCpuUse();
   const uint64_t readers = std::max<uint64_t>(
-      1, std::min({kMaxReaders, static_cast<uint64_t>(use.threads),
+      1, std::min({kMaxReaders,
+                   static_cast<uint64_t>(tf_model_pool::AllowedThreads()),
                    bytes / kBytesPerReader}));
-  std::vector<std::thread> others;
-  for (uint64_t i = 1; i < readers; ++i) {
-    others.emplace_back([&] {
-      TensorReader reader(prefix, use.pauses);
-      read(&reader);
-    });
-  }
-  TensorReader reader(prefix, use.pauses);
-  read(&reader);
-  for (std::thread& other : others) other.join();
+  tf_model_pool::ReadTogether(
+      readers - 1, [&] { read(own); },
+      [&] {
+        const tf_model_pool::GiveWay give_way;
+        TensorReader reader(prefix);
+        read(&reader);
+      });
   return first_error;
 }
 
@@ -100,42 +99,38 @@ std::string DirectRestore(const RestorePlan& plan, const std::string& prefix,
   };
   std::vector<Restored> restored;
   restored.reserve(plan.variables.size());
-  size_t bytes = 0;
-  {
-    BundleReader reader(Env::Default(), prefix);
-    if (!reader.status().ok()) return reader.status().ToString();
-    CheckpointSize size;
-    for (const RestorePlan::Variable& variable : plan.variables) {
-      Var* existing = nullptr;
-      if (resources
-              ->Lookup<Var>(container_of(variable), variable.name, &existing)
-              .ok()) {
-        const core::ScopedUnref unref(existing);
-        return "variable " + variable.name + " is there already";
-      }
-      DataType dtype;
-      TensorShape shape;
-      const absl::Status status =
-          reader.LookupDtypeAndShape(variable.key, &dtype, &shape);
-      if (!status.ok()) return status.ToString();
-      if (dtype != variable.dtype) {
-        return variable.key + " has another type in the checkpoint";
-      }
-      size.Add(variable.key, /*slice=*/"", dtype, shape);
-      restored.push_back({&variable, shape, Tensor()});
+  TensorReader reader(prefix);
+  if (!reader.status().ok()) return reader.status().ToString();
+  CheckpointSize size;
+  for (const RestorePlan::Variable& variable : plan.variables) {
+    Var* existing = nullptr;
+    if (resources->Lookup<Var>(container_of(variable), variable.name, &existing)
+            .ok()) {
+      const core::ScopedUnref unref(existing);
+      return "variable " + variable.name + " is there already";
     }
-    bytes = size.BytesInPool(prefix);
-    if (bytes == 0) return "the data files are shorter than the index says";
+    DataType dtype;
+    TensorShape shape;
+    const absl::Status status = reader.LookUp(variable.key, &dtype, &shape);
+    if (!status.ok()) return status.ToString();
+    if (dtype != variable.dtype) {
+      return variable.key + " has another type in the checkpoint";
+    }
+    size.Add(variable.key, /*slice=*/"", dtype, shape.num_elements());
+    restored.push_back({&variable, shape, Tensor()});
   }
+  const size_t bytes = size.BytesInPool(DataBytes(prefix));
+  if (bytes == 0) return "the data files are shorter than the index says";
 
   {
-    const AcquiredPool pool(prefix, bytes);
+    const AcquiredPool pool(
+        {prefix, bytes, device->attributes().incarnation(), size.Keys()});
     Allocator* const allocator = pool.allocator(device);
     for (Restored& each : restored) {
       each.tensor = Tensor(allocator, each.variable->dtype, each.shape);
       if (!each.tensor.IsInitialized()) return "out of memory";
     }
-    const absl::Status status = ReadTensors(prefix, bytes, &restored);
+    const absl::Status status = ReadTensors(prefix, bytes, &reader, &restored);
     if (!status.ok()) return status.ToString();
   }
 

@@ -14,10 +14,12 @@
 namespace tensorflow {
 
 // Reads the plan's tensors from the checkpoint at `prefix` into the pool of its
-// model version (into the device's allocator where there is none), verifies
+// model version (into the device's allocator if there is none), verifies
 // their checksums as TensorFlow does, and makes or sets the variables of
 // `resources`. Returns "", or why it could not, for people; no variable has
 // then been made or set, and TensorFlow's own restore is to report the error.
+// What a thread that reads throws is thrown here, when all of them have ended;
+// a variable is then made or not, never half.
 // Thread-safe for different `resources`.
 std::string DirectRestore(const RestorePlan& plan, const std::string& prefix,
                           DeviceBase* device, ResourceMgr* resources);

@@ -6,45 +6,47 @@
 #include <deque>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/framework/types.h"
-#include "tensorflow/core/platform/env.h"
 #include "tensorflow/core/platform/tstring.h"
 #include "tensorflow/core/util/saved_tensor_slice_util.h"
-#include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
+#include "tf_allocator/runtime/checkpoint_index.h"
 #include "tf_allocator/runtime/checkpoint_size.h"
 #include "tf_allocator/runtime/device_model.h"
 #include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/runtime/process_pools.h"
 
 namespace tensorflow {
 namespace {
 
-// What the named tensors take in a pool; 0 where nothing should be reserved,
-// because the index cannot be read or promises too much.
-size_t BytesToRestore(const std::string& prefix, const Tensor& tensor_names,
-                      const Tensor& shape_and_slices) {
-  BundleReader reader(Env::Default(), prefix);
-  if (!reader.status().ok()) return 0;
+// What the op's tensors take, if the checkpoint's index can be read and has
+// them all; `data_bytes` is what its data files hold.
+bool SizeOf(const std::string& prefix, const Tensor& tensor_names,
+            const Tensor& shape_and_slices, CheckpointSize* size,
+            uint64_t* data_bytes) {
   const auto names = tensor_names.flat<tstring>();
   const auto slices = shape_and_slices.flat<tstring>();
-  CheckpointSize size;
+  std::vector<IndexedTensor> tensors;
+  if (!LookUpInIndex(prefix, {names.data(), static_cast<size_t>(names.size())},
+                     &tensors, data_bytes)) {
+    return false;
+  }
   for (int64_t i = 0; i < names.size(); ++i) {
-    DataType dtype;
-    TensorShape shape;
-    if (!reader.LookupDtypeAndShape(names(i), &dtype, &shape).ok()) return 0;
     const std::string spec = i < slices.size() ? std::string(slices(i)) : "";
     if (!spec.empty()) {
-      TensorShape full_shape;
+      TensorShape full_shape, shape;
       TensorSlice slice;
       if (!checkpoint::ParseShapeAndSlice(spec, &full_shape, &slice, &shape)
                .ok()) {
-        return 0;
+        return false;
       }
+      tensors[i].elements = shape.num_elements();
     }
-    size.Add(names(i), spec, dtype, shape);
+    size->Add(names(i), spec, tensors[i].dtype, tensors[i].elements);
   }
-  return size.BytesInPool(prefix);
+  return true;
 }
 
 // Whether the op runs in a graph of a DirectSession, which alone has a device
@@ -92,41 +94,49 @@ const AllocatorAttributes* Assignable(const AllocatorAttributes* attributes,
 ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context,
                                              const Tensor& prefix,
                                              const Tensor& tensor_names,
-                                             const Tensor& shape_and_slices) {
+                                             const Tensor& shape_and_slices)
+    : ModelPoolRestoreScope() {
   if (!tf_model_pool::Enabled()) return;
   const std::string path = prefix.scalar<tstring>()();
-  const size_t bytes = BytesToRestore(path, tensor_names, shape_and_slices);
-  if (bytes > 0) Enter(context, path, bytes);
+  CheckpointSize size;
+  uint64_t data_bytes = 0;
+  if (!SizeOf(path, tensor_names, shape_and_slices, &size, &data_bytes)) return;
+  const size_t bytes = size.BytesInPool(data_bytes);
+  if (bytes > 0) Enter(context, path, bytes, size.Keys());
 }
 
-ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context) {
+ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context)
+    : ModelPoolRestoreScope() {
   if (context->num_inputs() < 1) return;
   const Tensor& pattern = context->input(0);
   if (pattern.dtype() != DT_STRING || pattern.NumElements() != 1) return;
-  Enter(context, pattern.flat<tstring>()(0), /*bytes=*/0);
+  Enter(context, pattern.flat<tstring>()(0), /*bytes=*/0, /*keys=*/{});
 }
 
 void ModelPoolRestoreScope::Enter(OpKernelContext* context,
-                                  const std::string& prefix, size_t bytes) {
-  pool_ = ProcessState::singleton()->AcquireModelPool(prefix, bytes);
+                                  const std::string& prefix, size_t bytes,
+                                  std::vector<uint64_t> keys) {
+  const uint64_t device = HasDeviceOfItsOwn(context)
+                              ? context->device()->attributes().incarnation()
+                              : 0;
+  pool_ = AcquireModelPool({prefix, bytes, device, std::move(keys)});
   if (pool_ == 0) return;
-  if (HasDeviceOfItsOwn(context)) {
-    NoteDeviceRestore(context->device()->attributes().incarnation(), prefix);
-  }
-  params_ = context->params();
-  saved_ = params_->output_attr_array;
+  if (device != 0) NoteDeviceRestore(device, prefix);
+  const AllocatorAttributes* const before =
+      context->params()->output_attr_array;
   attributes_.resize(context->num_outputs());
   for (size_t i = 0; i < attributes_.size(); ++i) {
-    if (saved_ != nullptr) attributes_[i] = saved_[i];
+    if (before != nullptr) attributes_[i] = before[i];
     attributes_[i].set_model_pool(pool_);
   }
+  after_ = Assignable(before, attributes_.size());
+  params_ = context->params();
   params_->output_attr_array = attributes_.data();
 }
 
 ModelPoolRestoreScope::~ModelPoolRestoreScope() {
-  if (pool_ == 0) return;
-  params_->output_attr_array = Assignable(saved_, attributes_.size());
-  ProcessState::singleton()->ReleaseModelPool(pool_);
+  if (params_ != nullptr) params_->output_attr_array = after_;
+  if (pool_ != 0) ProcessState::singleton()->ReleaseModelPool(pool_);
 }
 
 }  // namespace tensorflow

@@ -19,14 +19,14 @@ namespace tensorflow {
 // thread that allocates an output sees it, and takes it out again. The outputs
 // are then marked as what Assign takes over for reference variables, which
 // therefore lie in the pool too. Notes whose device it is (device_model.h).
-// Does nothing where there is no pool to be had. Reports no errors: a
+// Does nothing if there is no pool to be had. Reports no errors: a
 // checkpoint that cannot be read is the restore's own to report.
 //
 // REQUIRES: one scope at a time for a context.
 class ModelPoolRestoreScope {
  public:
-  // For RestoreTensorsV2, with its arguments. Reads the checkpoint's index to
-  // reserve what the named tensors take.
+  // For RestoreTensorsV2, with its arguments. Reserves what the named
+  // tensors take, as the checkpoint's index has it.
   ModelPoolRestoreScope(OpKernelContext* context, const Tensor& prefix,
                         const Tensor& tensor_names,
                         const Tensor& shape_and_slices);
@@ -39,11 +39,14 @@ class ModelPoolRestoreScope {
   ModelPoolRestoreScope& operator=(const ModelPoolRestoreScope&) = delete;
 
  private:
-  void Enter(OpKernelContext* context, const std::string& prefix, size_t bytes);
+  // The other constructors stand on it, so that what they throw ends the scope.
+  ModelPoolRestoreScope() = default;
+  void Enter(OpKernelContext* context, const std::string& prefix, size_t bytes,
+             std::vector<uint64_t> keys);
 
   uint8_t pool_ = 0;
   OpKernelContext::Params* params_ = nullptr;
-  const AllocatorAttributes* saved_ = nullptr;
+  const AllocatorAttributes* after_ = nullptr;
   std::vector<AllocatorAttributes> attributes_;
 };
 
