@@ -13,7 +13,8 @@ namespace tf_model_pool {
 namespace bench {
 namespace {
 
-// The functions of runtime/introspection.h, of the library's own version: the
+// The functions of runtime/introspection.h and
+// load/unload_thread.h, of the library's own version: the
 // driver is shipped with it.
 template <typename Function>
 Function* Find(const char* symbol) {
@@ -56,6 +57,12 @@ bool PoolProbe::Active() const {
 std::string PoolProbe::Status() const {
   if (FindStatus() == nullptr) return "no libtf_model_pool.so in the process";
   return FindStatus()().reason;
+}
+
+void PoolProbe::WaitForUnloads() const {
+  static auto* const function =
+      Find<void()>("_ZN13tf_model_pool14WaitForUnloadsEv");
+  if (function != nullptr) function();
 }
 
 int64_t PoolProbe::Mappings() const {

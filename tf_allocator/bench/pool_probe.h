@@ -22,6 +22,8 @@ class PoolProbe {
   int64_t Mappings() const;
   // Bytes in use in the pool of the SavedModel in `directory`; 0 without one.
   int64_t BytesOf(const std::string& directory) const;
+  // Returns when sessions that were dropped before have ended.
+  void WaitForUnloads() const;
 };
 
 }  // namespace bench

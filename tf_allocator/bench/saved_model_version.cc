@@ -16,7 +16,8 @@
 #include "tensorflow/core/platform/tstring.h"
 #include "tensorflow/core/protobuf/config.pb.h"
 #include "tensorflow/core/public/session_options.h"
-#include "tf_allocator/runtime/forwarding_session.h"
+#include "tf_allocator/bench/pool_probe.h"
+#include "tf_allocator/load/forwarding_session.h"
 
 namespace tf_model_pool {
 namespace bench {
@@ -260,11 +261,10 @@ SavedModelVersion::SavedModelVersion(const Shared* shared,
 
 SavedModelVersion::~SavedModelVersion() {
   if (bundle_.session == nullptr) return;
-  if (callable_made_) {
-    bundle_.session->ReleaseCallable(callable_).IgnoreError();
-  }
   bundle_.session->Close().IgnoreError();
   bundle_.session.reset();
+  // An update ends when its memory is free.
+  PoolProbe().WaitForUnloads();
 }
 
 std::string SavedModelVersion::Load(PhaseRecorder* recorder) {
@@ -317,12 +317,11 @@ absl::Status SavedModelVersion::FindSignature() {
   std::vector<std::string> keys;
   for (const auto& [key, tensor] : inputs) {
     keys.push_back(key);
-    callable_options_.add_feed(tensor);
+    input_names_.push_back(tensor);
   }
-  for (const auto& [key, tensor] : outputs) callable_options_.add_fetch(tensor);
+  for (const auto& [key, tensor] : outputs) output_names_.push_back(tensor);
   if (shared_.server.run_in_caller_thread) {
-    callable_options_.mutable_run_options()->set_inter_op_thread_pool(
-        kCallersThread);
+    run_options_.set_inter_op_thread_pool(kCallersThread);
   }
   for (const RequestSet* set : {&shared_.requests, &shared_.warmup}) {
     if (!set->requests.empty() && set->inputs != keys) {
@@ -351,33 +350,23 @@ absl::Status SavedModelVersion::WarmUp() {
   return absl::OkStatus();
 }
 
-absl::Status SavedModelVersion::Callable(Session::CallableHandle* handle) {
-  std::call_once(callable_once_, [this] {
-    callable_status_ =
-        bundle_.session->MakeCallable(callable_options_, &callable_);
-    callable_made_ = callable_status_.ok();
-  });
-  *handle = callable_;
-  return callable_status_;
-}
-
 absl::Status SavedModelVersion::RunRequest(
     const std::vector<tensorflow::TensorProto>& request,
     const tensorflow::thread::ThreadPoolOptions& pools,
     std::vector<Tensor>* outputs) {
   // A server parses what it received into new tensors, from the allocator that
   // intermediate tensors come from.
-  std::vector<Tensor> inputs(request.size());
+  std::vector<std::pair<std::string, Tensor>> inputs(request.size());
   for (size_t i = 0; i < request.size(); ++i) {
-    if (!inputs[i].FromProto(request[i])) {
+    inputs[i].first = input_names_[i];
+    if (!inputs[i].second.FromProto(request[i])) {
       return absl::InvalidArgumentError("a request's tensor is malformed");
     }
   }
-  Session::CallableHandle handle = 0;
-  TF_BENCH_RETURN_IF_ERROR(Callable(&handle));
   tensorflow::RunMetadata metadata;
-  return bundle_.session->RunCallable(handle, inputs, outputs, &metadata,
-                                      pools);
+  return bundle_.session->Run(run_options_, inputs, output_names_,
+                              /*target_tensor_names=*/{}, outputs, &metadata,
+                              pools);
 }
 
 int SavedModelVersion::Run(int32_t number,

@@ -9,7 +9,6 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -55,9 +54,6 @@ class SavedModelVersion : public ModelVersion {
   absl::Status LoadSteps(PhaseRecorder* recorder);
   absl::Status FindSignature();
   absl::Status WarmUp();
-  // Makes the callable on its first call, as a session makes its executors on
-  // its first run.
-  absl::Status Callable(tensorflow::Session::CallableHandle* handle);
   absl::Status RunRequest(const std::vector<tensorflow::TensorProto>& request,
                           const tensorflow::thread::ThreadPoolOptions& pools,
                           std::vector<tensorflow::Tensor>* outputs);
@@ -65,11 +61,10 @@ class SavedModelVersion : public ModelVersion {
   const Shared& shared_;
   const std::string directory_;
   tensorflow::SavedModelBundle bundle_;
-  tensorflow::CallableOptions callable_options_;
-  std::once_flag callable_once_;
-  absl::Status callable_status_;
-  tensorflow::Session::CallableHandle callable_ = 0;
-  bool callable_made_ = false;
+  // Of the signature, sorted by key.
+  std::vector<std::string> input_names_;
+  std::vector<std::string> output_names_;
+  tensorflow::RunOptions run_options_;
 };
 
 }  // namespace bench

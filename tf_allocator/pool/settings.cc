@@ -15,14 +15,13 @@ constexpr int64_t kMaxSlots = 26;
 constexpr int64_t kMaxLimitMb = int64_t{1} << 26;
 // 1 TiB a second: more than memory gives.
 constexpr int64_t kMaxReadMbPerS = int64_t{1} << 20;
+constexpr int64_t kMaxPrepareRuns = 256;
 // A year: a longer wait is a typing error.
 constexpr int64_t kMaxRetainSeconds = 366LL * 24 * 3600;
 
 constexpr std::pair<const char*, Settings::LoadPriority> kLoadPriorities[] = {
     {"auto", Settings::LoadPriority::kAuto},
     {"normal", Settings::LoadPriority::kNormal},
-    {"low", Settings::LoadPriority::kLow},
-    {"idle", Settings::LoadPriority::kIdle},
 };
 
 std::string Malformed(const char* name, const std::string& value,
@@ -100,6 +99,14 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
     }
     parsed.read_bytes_per_second = static_cast<uint64_t>(number) * kMiB;
   }
+  if (const char* value = lookup("TF_MODEL_POOL_PREPARE_RUNS")) {
+    if (!ParseWholeNumber(value, 0, kMaxPrepareRuns, &number)) {
+      return Malformed(
+          "TF_MODEL_POOL_PREPARE_RUNS", value,
+          "a whole number from 0 to " + std::to_string(kMaxPrepareRuns));
+    }
+    parsed.prepare_runs = static_cast<int>(number);
+  }
   if (const char* value = lookup("TF_MODEL_POOL_RETAIN")) {
     const std::string text(value);
     if (text == "standby") {
@@ -131,7 +138,7 @@ std::string Settings::Parse(const Lookup& lookup, Settings* out) {
     }
     if (!known) {
       return Malformed("TF_MODEL_POOL_LOAD_PRIORITY", text,
-                       "\"auto\", \"normal\", \"low\" or \"idle\"");
+                       "\"auto\" or \"normal\"");
     }
   }
   *out = parsed;
@@ -158,6 +165,7 @@ std::map<std::string, std::string> Settings::ToMap() const {
       {"TF_MODEL_POOL_PREPARE", on_off(prepare)},
       {"TF_MODEL_POOL_LOAD_PRIORITY", priority_text},
       {"TF_MODEL_POOL_DIRECT_RESTORE", on_off(direct_restore)},
+      {"TF_MODEL_POOL_PREPARE_RUNS", std::to_string(prepare_runs)},
       {"TF_MODEL_POOL_READ_MB_PER_S",
        read_bytes_per_second == 0
            ? ""

@@ -21,12 +21,10 @@ struct Settings {
     kSeconds,  // kept for retain_seconds, then given back
   };
 
-  // What a load runs at, so that requests come first.
+  // How a load treats requests.
   enum class LoadPriority {
-    kAuto,    // kIdle; kLow where nothing is left over
-    kNormal,  // as the thread that loads
-    kLow,     // nice 10: about a tenth of a CPU where all are busy
-    kIdle,    // SCHED_IDLE: what is left over
+    kAuto,    // gives way to them while models serve
+    kNormal,  // as TensorFlow does
   };
 
   bool enabled = true;               // TF_MODEL_POOL=on|off
@@ -37,9 +35,10 @@ struct Settings {
   bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
   bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
   bool prepare = false;    // TF_MODEL_POOL_PREPARE=on|off, on with kStandby
-  // TF_MODEL_POOL_LOAD_PRIORITY=auto|normal|low|idle
+  // TF_MODEL_POOL_LOAD_PRIORITY=auto|normal
   LoadPriority load_priority = LoadPriority::kAuto;
   bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off
+  int prepare_runs = 32;       // TF_MODEL_POOL_PREPARE_RUNS=0..256, 0 = none
   // TF_MODEL_POOL_READ_MB_PER_S, 0 = no limit
   uint64_t read_bytes_per_second = 0;
   bool drop_cache = false;  // TF_MODEL_POOL_DROP_CACHE=on|off

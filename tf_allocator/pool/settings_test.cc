@@ -66,8 +66,11 @@ TEST(SettingsTest, LoadPriorityIsAWord) {
   };
   EXPECT_EQ(read("auto"), Settings::LoadPriority::kAuto);
   EXPECT_EQ(read("normal"), Settings::LoadPriority::kNormal);
-  EXPECT_EQ(read("low"), Settings::LoadPriority::kLow);
-  EXPECT_EQ(read("idle"), Settings::LoadPriority::kIdle);
+}
+
+TEST(SettingsTest, PreparedRunsAreReadWithinTheirBounds) {
+  EXPECT_EQ(Parsed({{"TF_MODEL_POOL_PREPARE_RUNS", "0"}}).prepare_runs, 0);
+  EXPECT_EQ(Parsed({{"TF_MODEL_POOL_PREPARE_RUNS", "256"}}).prepare_runs, 256);
 }
 
 TEST(SettingsTest, SlotsAreReadWithinTheirBounds) {
@@ -111,8 +114,9 @@ TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
                          {"TF_MODEL_POOL_HUGE_PAGES", "on"},
                          {"TF_MODEL_POOL_PREFAULT", "off"},
                          {"TF_MODEL_POOL_PREPARE", "off"},
-                         {"TF_MODEL_POOL_LOAD_PRIORITY", "idle"},
+                         {"TF_MODEL_POOL_LOAD_PRIORITY", "normal"},
                          {"TF_MODEL_POOL_DIRECT_RESTORE", "off"},
+                         {"TF_MODEL_POOL_PREPARE_RUNS", "0"},
                          {"TF_MODEL_POOL_READ_MB_PER_S", "200"},
                          {"TF_MODEL_POOL_DROP_CACHE", "on"}};
   EXPECT_EQ(Parsed(all).ToMap(), all);
@@ -191,7 +195,7 @@ constexpr char kOnOff[] = "\"on\" or \"off\"";
 constexpr char kSlots[] = "from 1 to 26";
 constexpr char kLimit[] = "from 1 to 67108864";
 constexpr char kReadLimit[] = "MiB a second from 1 to 1048576";
-constexpr char kPriority[] = "\"auto\", \"normal\", \"low\" or \"idle\"";
+constexpr char kPriority[] = "\"auto\" or \"normal\"";
 constexpr char kRetain[] =
     "\"standby\", \"release\" or a whole number of seconds";
 
@@ -220,10 +224,13 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     LoadPriority, MalformedSettingTest,
     ::testing::Values(
+        Malformed{"TF_MODEL_POOL_PREPARE_RUNS", "", "from 0 to 256"},
+        Malformed{"TF_MODEL_POOL_PREPARE_RUNS", "257", "from 0 to 256"},
+        Malformed{"TF_MODEL_POOL_PREPARE_RUNS", "-1", "from 0 to 256"},
         Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "", kPriority},
-        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "Low", kPriority},
+        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "low", kPriority},
         Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "10", kPriority},
-        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "idle ", kPriority}));
+        Malformed{"TF_MODEL_POOL_LOAD_PRIORITY", "normal ", kPriority}));
 
 INSTANTIATE_TEST_SUITE_P(
     Slots, MalformedSettingTest,

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <string>
 
+#include "tf_allocator/load/load_totals.h"
 #include "tf_allocator/pool/pool_stats.h"
 #include "tf_allocator/runtime/introspection.h"
-#include "tf_allocator/runtime/load_totals.h"
 
 namespace tf_model_pool {
 namespace {

@@ -12,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "tensorflow/cc/saved_model/loader.h"
-#include "tf_allocator/runtime/load_session.h"
+#include "tf_allocator/load/load_session.h"
 
 namespace tensorflow {
 

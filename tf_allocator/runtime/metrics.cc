@@ -8,8 +8,8 @@
 
 #include "tensorflow/core/lib/monitoring/collection_registry.h"
 #include "tensorflow/core/lib/monitoring/metric_def.h"
+#include "tf_allocator/load/load_totals.h"
 #include "tf_allocator/pool/pool_stats.h"
-#include "tf_allocator/runtime/load_totals.h"
 
 namespace tensorflow {
 namespace {
@@ -137,8 +137,8 @@ void RegisterModelPoolMetrics(const PoolRegistry* pools) {
       [](const Totals& totals) { return totals.prepared_bytes; });
   OfTheProcess<MetricKind::kCumulative>(
       pools, "cold_versions",
-      "Versions that served a request of a kind that they were not warmed up "
-      "with.",
+      "Requests of a kind whose executors no load and no earlier request had "
+      "made.",
       [](const Totals&) {
         return tf_model_pool::GetLoadTotals().cold_versions;
       });

@@ -34,8 +34,8 @@
 // |                |         | prefaulting included
 // | trimmed_bytes  | counter | given back from standby slots
 // | prepared_bytes | counter | made usable ahead of need
-// | cold_versions  | counter | versions that served a request of a kind that
-// |                |         | they were not warmed up with
+// | cold_versions  | counter | requests of a kind whose executors no load and
+// |                |         | no earlier request had made
 // | restores       | counter | restore and init ops of C++ LoadSavedModel;
 // |                |         | label `path`: "direct" where the variables were
 // |                |         | set without running the op, "graph" where it ran

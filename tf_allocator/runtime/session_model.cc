@@ -48,10 +48,10 @@ size_t BytesOfConstants(const Nodes& nodes) {
 
 }  // namespace
 
-void SetSessionModel(Session* session, const MetaGraphDef& meta_graph,
-                     const std::string& export_dir) {
+size_t SetSessionModel(Session* session, const MetaGraphDef& meta_graph,
+                       const std::string& export_dir) {
   const Device* device = OnlyCpu(session);
-  if (device == nullptr) return;
+  if (device == nullptr) return 0;
   const GraphDef& graph = meta_graph.graph_def();
   size_t bytes = BytesOfConstants(graph.node());
   for (const FunctionDef& function : graph.library().function()) {
@@ -61,6 +61,7 @@ void SetSessionModel(Session* session, const MetaGraphDef& meta_graph,
                  io::JoinPath(export_dir, kSavedModelVariablesDirectory,
                               kSavedModelVariablesFilename),
                  bytes);
+  return bytes;
 }
 
 void ForgetSessionModel(Session* session) {

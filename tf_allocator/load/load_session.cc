@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "tf_allocator/runtime/load_session.h"
+#include "tf_allocator/load/load_session.h"
 
 #include <cstring>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
-#include "tensorflow/cc/saved_model/constants.h"
 #include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/common_runtime/session_factory.h"
 #include "tensorflow/core/framework/device.h"
 #include "tensorflow/core/framework/tensor.h"
-#include "tensorflow/core/platform/path.h"
 #include "tensorflow/core/platform/tstring.h"
-#include "tf_allocator/pool/model_identity.h"
+#include "tf_allocator/load/forwarding_session.h"
+#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/load/serving_session.h"
+#include "tf_allocator/load/unload_thread.h"
 #include "tf_allocator/runtime/direct_restore.h"
-#include "tf_allocator/runtime/forwarding_session.h"
-#include "tf_allocator/runtime/load_thread.h"
-#include "tf_allocator/runtime/load_totals.h"
 #include "tf_allocator/runtime/process_settings.h"
 #include "tf_allocator/runtime/restore_plan.h"
 #include "tf_allocator/runtime/session_model.h"
-#include "tf_allocator/runtime/warm_up_session.h"
+#include "tf_allocator/sched/load_thread.h"
 
 namespace tensorflow {
 namespace {
@@ -32,17 +31,28 @@ namespace {
 // RunOptions.inter_op_thread_pool: run in the calling thread.
 constexpr int kCallingThread = -1;
 
+// With more bytes of constants than this, weights among them, nothing is
+// prepared that may never be asked for.
+constexpr size_t kLargeConstants = size_t{256} << 10;
+
 // Stands in front of a session for as long as RestoreSession works on it.
 class LoadSession : public ForwardingSession {
  public:
-  // `graph` is the session's, or empty where the caller no longer has it.
-  LoadSession(Session* session, const GraphDef& graph, bool direct)
-      : ForwardingSession(session), graph_(graph), direct_(direct) {}
+  // `graph` is the session's, or empty if the caller no longer has it.
+  LoadSession(Session* session, const GraphDef& graph,
+              const std::string& restore_op, bool direct)
+      : ForwardingSession(session),
+        graph_(graph),
+        restore_op_(restore_op),
+        direct_(direct) {}
 
   absl::Status MakeCallable(const CallableOptions& options,
                             CallableHandle* handle) override {
     CallableOptions changed = options;
-    if (changed.run_options().inter_op_thread_pool() == 0) {
+    // A restore op ends in as many assignments as there are variables, all
+    // ready at once, on threads that requests share.
+    if (changed.run_options().inter_op_thread_pool() == 0 &&
+        options.target_size() == 1 && options.target(0) == restore_op_) {
       changed.mutable_run_options()->set_inter_op_thread_pool(kCallingThread);
     }
     Pending pending;
@@ -132,6 +142,7 @@ class LoadSession : public ForwardingSession {
   }
 
   const GraphDef& graph_;
+  const std::string restore_op_;
   const bool direct_;
   // TensorFlow's handles are not negative.
   CallableHandle last_handle_ = 0;
@@ -151,39 +162,31 @@ thread_local bool in_restore_session = false;
 
 // Begins SessionOptions.target of sessions that LoadForPools makes; the rest is
 // the target that its caller wants.
-constexpr char kOnWaitingThread[] = "tf_model_pool://on_waiting_thread/";
+constexpr char kServing[] = "tf_model_pool://serving/";
 
-class OnWaitingThread : public SessionFactory {
+// Makes sessions that are from SessionForPools. A factory, because a released
+// binary's caller of RestoreSession for a SavedModelBundleLite does not read
+// the session's pointer again.
+class ServingSessionFactory : public SessionFactory {
  public:
   bool AcceptsOptions(const SessionOptions& options) override {
-    return absl::StartsWith(options.target, kOnWaitingThread);
+    return absl::StartsWith(options.target, kServing);
   }
   absl::Status NewSession(const SessionOptions& options,
                           Session** session) override {
     SessionOptions plain = options;
-    plain.target.erase(0, std::strlen(kOnWaitingThread));
-    absl::Status status;
-    tf_model_pool::RunOnWaitingThread([&] {
-      status = tensorflow::NewSession(plain, session);
-      if (!status.ok()) return;
-      *session = SessionForPools(std::unique_ptr<Session>(*session)).release();
-    });
+    plain.target.erase(0, std::strlen(kServing));
+    const absl::Status status = tensorflow::NewSession(plain, session);
+    if (!status.ok()) return status;
+    *session = SessionForPools(std::unique_ptr<Session>(*session)).release();
     return status;
   }
 };
 
-// Others, of a remote master, do not take thread pools for a run.
+// Others, of a remote master, have devices in another process.
 bool IsLocal(Session* session) {
   const DeviceMgr* devices = nullptr;
   return session != nullptr && session->LocalDeviceManager(&devices).ok();
-}
-
-// The name of the pool that the version's variables are in.
-std::string NameOf(const std::string& export_dir) {
-  return tf_model_pool::IdentityFromCheckpointPrefix(
-             io::JoinPath(export_dir, kSavedModelVariablesDirectory,
-                          kSavedModelVariablesFilename))
-      .Name();
 }
 
 }  // namespace
@@ -197,36 +200,34 @@ absl::Status RestoreSessionForPools(
   const tf_model_pool::Settings& settings = tf_model_pool::ProcessSettings();
   const auto itself = [&](std::unique_ptr<Session>* front) {
     const bool before = std::exchange(in_restore_session, true);
-    const absl::Status status =
-        restore_session(run_options, meta_graph, export_dir, front);
-    in_restore_session = before;
-    return status;
+    const absl::Cleanup after = [before] { in_restore_session = before; };
+    return restore_session(run_options, meta_graph, export_dir, front);
   };
   if (!settings.enabled || session == nullptr || !IsLocal(session->get())) {
     return itself(session);
   }
-  SetSessionModel(session->get(), meta_graph, export_dir);
-  Session* const behind = BehindWarmUp(session->get());
-  absl::Status status;
-  tf_model_pool::RunAtLoadPriority([&] {
-    MetaGraphDef read_again;
-    const GraphDef* graph = &meta_graph.graph_def();
-    if (graph->node_size() == 0 && settings.direct_restore &&
-        ReadAgain(meta_graph, export_dir, &read_again)) {
-      graph = &read_again.graph_def();
-    }
-    std::unique_ptr<Session> front =
-        std::make_unique<LoadSession>(behind, *graph, settings.direct_restore);
-    status = itself(&front);
-  });
-  if (!status.ok()) return status;
-  // Not that of a SavedModelBundleLite in a released binary: its caller,
-  // compiled with the original in view, which leaves the pointer alone, does
-  // not read it again.
-  if (behind == session->get() && meta_graph.graph_def().node_size() > 0) {
-    *session = NewWarmUpSession(std::move(*session));
+  const tf_model_pool::GiveWay give_way;
+  tf_model_pool::WaitForUnloads();
+  const size_t constants =
+      SetSessionModel(session->get(), meta_graph, export_dir);
+  Session* const behind = BehindServing(session->get());
+  MetaGraphDef read_again;
+  const GraphDef* graph = &meta_graph.graph_def();
+  if (graph->node_size() == 0 && settings.direct_restore &&
+      ReadAgain(meta_graph, export_dir, &read_again)) {
+    graph = &read_again.graph_def();
   }
-  NameWarmUp(session->get(), NameOf(export_dir));
+  std::unique_ptr<Session> front = std::make_unique<LoadSession>(
+      behind, *graph, meta_graph.saver_def().restore_op_name(),
+      settings.direct_restore);
+  const absl::Status status = itself(&front);
+  if (!status.ok()) return status;
+  // See ServingSessionFactory for the one that is left as it is.
+  if (behind == session->get() && meta_graph.graph_def().node_size() > 0) {
+    *session = NewServingSession(std::move(*session));
+  }
+  PrepareToServe(session->get(), meta_graph, export_dir,
+                 constants > kLargeConstants);
   return status;
 }
 
@@ -234,27 +235,25 @@ std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session) {
   if (!tf_model_pool::ProcessSettings().enabled || !IsLocal(session.get())) {
     return session;
   }
-  return NewWarmUpSession(std::move(session));
+  return NewServingSession(std::move(session));
 }
 
 absl::Status LoadForPools(
     const SessionOptions& options,
     const std::function<absl::Status(const SessionOptions&)>& load) {
-  const bool inside_another =
-      absl::StartsWith(options.target, kOnWaitingThread);
+  const bool inside_another = absl::StartsWith(options.target, kServing);
   if (!tf_model_pool::ProcessSettings().enabled || inside_another) {
     return load(options);
   }
   static const bool registered = [] {
-    SessionFactory::Register("TF_MODEL_POOL_LOAD", new OnWaitingThread);
+    SessionFactory::Register("TF_MODEL_POOL_LOAD", new ServingSessionFactory);
     return true;
   }();
   (void)registered;
   SessionOptions changed = options;
-  changed.target = kOnWaitingThread + options.target;
-  absl::Status status;
-  tf_model_pool::RunAtLoadPriority([&] { status = load(changed); });
-  return status;
+  changed.target = kServing + options.target;
+  const tf_model_pool::GiveWay give_way;
+  return load(changed);
 }
 
 }  // namespace tensorflow

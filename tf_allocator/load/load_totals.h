@@ -2,8 +2,8 @@
 //
 // How restores of this process were done. Thread-safe.
 
-#ifndef TF_ALLOCATOR_RUNTIME_LOAD_TOTALS_H_
-#define TF_ALLOCATOR_RUNTIME_LOAD_TOTALS_H_
+#ifndef TF_ALLOCATOR_LOAD_LOAD_TOTALS_H_
+#define TF_ALLOCATOR_LOAD_LOAD_TOTALS_H_
 
 #include <cstdint>
 #include <string>
@@ -15,7 +15,8 @@ void CountDirectRestore();
 // A restore or init op that TensorFlow ran, and why.
 void CountGraphRestore(const std::string& why);
 
-// A version that served a request that it had not been warmed up for.
+// A request of a kind whose executors no load, and no earlier request of that
+// version, had made.
 void CountColdVersion();
 
 struct LoadTotals {
@@ -28,4 +29,4 @@ LoadTotals GetLoadTotals();
 
 }  // namespace tf_model_pool
 
-#endif  // TF_ALLOCATOR_RUNTIME_LOAD_TOTALS_H_
+#endif  // TF_ALLOCATOR_LOAD_LOAD_TOTALS_H_

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "tf_allocator/runtime/load_totals.h"
+#include "tf_allocator/load/load_totals.h"
 
 #include <mutex>
 

@@ -3,8 +3,8 @@
 // A session that is another one, for classes that stand in front of a session
 // and change a few of its functions.
 
-#ifndef TF_ALLOCATOR_RUNTIME_FORWARDING_SESSION_H_
-#define TF_ALLOCATOR_RUNTIME_FORWARDING_SESSION_H_
+#ifndef TF_ALLOCATOR_LOAD_FORWARDING_SESSION_H_
+#define TF_ALLOCATOR_LOAD_FORWARDING_SESSION_H_
 
 #include <string>
 #include <utility>
@@ -122,4 +122,4 @@ class ForwardingSession : public Session {
 
 }  // namespace tensorflow
 
-#endif  // TF_ALLOCATOR_RUNTIME_FORWARDING_SESSION_H_
+#endif  // TF_ALLOCATOR_LOAD_FORWARDING_SESSION_H_

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/load/unload_thread.h"
+
+#include <pthread.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "tf_allocator/sched/load_thread.h"
+
+namespace tf_model_pool {
+namespace {
+
+class UnloadThread {
+ public:
+  static UnloadThread& OfProcess() {
+    // Never destroyed: its thread runs as long as the process.
+    static UnloadThread* const made = [] {
+      auto* thread = new UnloadThread;
+      static UnloadThread* at_fork = thread;
+      pthread_atfork([] { at_fork->mu_.lock(); },
+                     [] { at_fork->mu_.unlock(); },
+                     [] { at_fork->BeginChild(); });
+      // What a session uses must not be gone before it.
+      std::atexit([] { at_fork->Wait(); });
+      return thread;
+    }();
+    return *made;
+  }
+
+  // Returns false, with `work` as it was, if there is no thread to be had.
+  bool Add(std::function<void()>* work) {
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (!running_) {
+      try {
+        std::thread([this] { Loop(); }).detach();
+      } catch (const std::system_error&) {
+        return false;
+      }
+      running_ = true;
+    }
+    queue_.push_back(std::move(*work));
+    ++added_;
+    changed_.notify_all();
+    return true;
+  }
+
+  void Wait() {
+    std::unique_lock<std::mutex> lock(mu_);
+    const uint64_t until = added_;
+    changed_.wait(lock, [&] { return done_ >= until || on_this_thread_; });
+  }
+
+ private:
+  // In a forked process, which has the calling thread alone. What the thread
+  // was at work on stays with the parent.
+  void BeginChild() {
+    queue_.clear();
+    done_ = added_;
+    running_ = false;
+    new (&changed_) std::condition_variable;
+    mu_.unlock();
+  }
+
+  void Loop() {
+    pthread_setname_np(pthread_self(), "tf_model_unload");
+    on_this_thread_ = true;
+    std::unique_lock<std::mutex> lock(mu_);
+    for (;;) {
+      changed_.wait(lock, [this] { return !queue_.empty(); });
+      std::function<void()> work = std::move(queue_.front());
+      queue_.pop_front();
+      lock.unlock();
+      {
+        const GiveWay give_way;
+        work();
+        work = nullptr;
+      }
+      lock.lock();
+      ++done_;
+      changed_.notify_all();
+    }
+  }
+
+  // It must not wait for itself.
+  static thread_local bool on_this_thread_;
+  std::mutex mu_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> queue_;
+  uint64_t added_ = 0;
+  uint64_t done_ = 0;
+  bool running_ = false;
+};
+
+thread_local bool UnloadThread::on_this_thread_ = false;
+
+}  // namespace
+
+void RunOnUnloadThread(std::function<void()> work) {
+  if (Serving() && UnloadThread::OfProcess().Add(&work)) return;
+  work();
+}
+
+void WaitForUnloads() { UnloadThread::OfProcess().Wait(); }
+
+}  // namespace tf_model_pool

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/sched/load_thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tf_allocator/runtime/process_settings.h"
+#include "tf_allocator/sched/cpu_share.h"
+
+namespace tf_model_pool {
+namespace {
+
+constexpr int64_t kServesForNs = 10'000'000'000;
+// Written at most this often, so that requests do not fight for the cache line.
+constexpr int64_t kNoteEveryNs = 100'000'000;
+constexpr auto kLookWhileNobodyServes = std::chrono::milliseconds(5);
+constexpr int64_t kLookAtQuotaNs = 5'000'000;
+
+std::atomic<int64_t> last_served_ns{-kServesForNs};
+
+int64_t ClockNs(clockid_t clock) {
+  timespec time{};
+  clock_gettime(clock, &time);
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
+// A thread that gives way.
+struct PacedThread {
+  pthread_t thread;
+  clockid_t cpu_clock;
+  int64_t begun_ns;  // CPU time when it began to give way
+  Turns turns;
+  // The handler sleeps until then.
+  std::atomic<int64_t> pause_until_ns{0};
+};
+
+thread_local PacedThread* this_thread = nullptr;
+thread_local int depth = 0;
+
+// On a thread that gives way, anywhere in its work. Calls nothing but the
+// kernel.
+void SleepUntilTurn(int) {
+  const int saved_errno = errno;
+  if (const PacedThread* paced = this_thread) {
+    const int64_t until =
+        paced->pause_until_ns.load(std::memory_order_relaxed);
+    const timespec time = {until / 1'000'000'000, until % 1'000'000'000};
+    // Not clock_nanosleep, which a thread may be cancelled in.
+    while (syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &time,
+                   nullptr) != 0 &&
+           errno == EINTR) {
+    }
+  }
+  errno = saved_errno;
+}
+
+bool IsOurs(int signal_number) {
+  struct sigaction action {};
+  return sigaction(signal_number, nullptr, &action) == 0 &&
+         (action.sa_flags & SA_SIGINFO) == 0 &&
+         action.sa_handler == SleepUntilTurn;
+}
+
+// A signal that leads to SleepUntilTurn and that nobody else uses; 0 if there
+// is none. SIGURG first: whoever gets one by mistake ignores it, and debuggers
+// pass it on.
+int TakeSignal() {
+  static std::mutex* mu = new std::mutex;
+  static int taken = 0;
+  const std::lock_guard<std::mutex> lock(*mu);
+  if (taken != 0 && IsOurs(taken)) return taken;
+  taken = 0;
+  for (int i = 0; i < 9 && taken == 0; ++i) {
+    const int candidate = i == 0 ? SIGURG : SIGRTMAX - i;
+    struct sigaction before {};
+    if (sigaction(candidate, nullptr, &before) != 0 ||
+        (before.sa_flags & SA_SIGINFO) != 0 || before.sa_handler != SIG_DFL) {
+      continue;
+    }
+    struct sigaction ours {};
+    ours.sa_handler = SleepUntilTurn;
+    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    sigfillset(&ours.sa_mask);
+    if (sigaction(candidate, &ours, nullptr) == 0) taken = candidate;
+  }
+  return taken;
+}
+
+// Sees to it that threads which give way use no more than their share.
+class Pacer {
+ public:
+  static Pacer& OfProcess() {
+    // Never destroyed: its thread runs as long as the process.
+    static Pacer* const pacer = [] {
+      auto* made = new Pacer;
+      static Pacer* at_fork = made;
+      pthread_atfork([] { at_fork->mu_.lock(); },
+                     [] { at_fork->mu_.unlock(); },
+                     [] { at_fork->BeginChild(); });
+      return made;
+    }();
+    return *pacer;
+  }
+
+  // Throws nothing: a thread that cannot be paced works as ever.
+  void Add(PacedThread* paced) {
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (!running_) {
+      try {
+        std::thread([this] { Loop(); }).detach();
+      } catch (const std::system_error&) {
+        return;
+      }
+      running_ = true;
+    }
+    if (threads_.empty()) share_.Begin();
+    threads_.push_back(paced);
+    changed_.notify_all();
+  }
+
+  void Remove(PacedThread* paced) {
+    const std::lock_guard<std::mutex> lock(mu_);
+    const auto it = std::find(threads_.begin(), threads_.end(), paced);
+    if (it == threads_.end()) return;
+    loads_ended_ns_ += ClockNs(paced->cpu_clock) - paced->begun_ns;
+    threads_.erase(it);
+  }
+
+  // CPUs' worth that all threads which give way may use.
+  double Share() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    return share_.share();
+  }
+
+ private:
+  // In a forked process, which has the calling thread alone, under another id:
+  // if that gave way it does so no more.
+  void BeginChild() {
+    threads_.clear();
+    running_ = false;
+    // Threads may have been waiting for it.
+    new (&changed_) std::condition_variable;
+    share_.Begin();
+    mu_.unlock();
+  }
+
+  void Loop() {
+    pthread_setname_np(pthread_self(), "tf_model_pacer");
+    prctl(PR_SET_TIMERSLACK, 1);
+    std::unique_lock<std::mutex> lock(mu_);
+    for (;;) {
+      changed_.wait(lock, [this] { return !threads_.empty(); });
+      if (!Serving()) {
+        share_.Begin();
+        const int64_t now = ClockNs(CLOCK_MONOTONIC);
+        for (PacedThread* paced : threads_) {
+          paced->turns.Begin(now, ClockNs(paced->cpu_clock));
+        }
+        changed_.wait_for(lock, kLookWhileNobodyServes);
+        continue;
+      }
+      Pace();
+      lock.unlock();
+      timespec turn = {0, Turns::kTurnNs};
+      nanosleep(&turn, nullptr);
+      lock.lock();
+    }
+  }
+
+  void Pace() {
+    const int64_t now = ClockNs(CLOCK_MONOTONIC);
+    if (now - looked_ns_ >=
+        (reader_.has_quota() ? kLookAtQuotaNs : CpuShare::kLookNs)) {
+      Look(now);
+    }
+    const double share = share_.share() / static_cast<double>(threads_.size());
+    for (PacedThread* paced : threads_) {
+      int64_t pause =
+          paced->turns.Pause(now, ClockNs(paced->cpu_clock), share);
+      if (share_.quota_is_short()) pause = std::max(pause, kLookAtQuotaNs);
+      // Still in its last one.
+      if (pause == 0 || paced->pause_until_ns > now) continue;
+      paced->pause_until_ns = now + pause;
+      if (const int number = TakeSignal()) pthread_kill(paced->thread, number);
+    }
+  }
+
+  void Look(int64_t now) {
+    CpuReading reading = last_;
+    const bool full = now - looked_at_all_ns_ >= CpuShare::kLookNs;
+    reader_.Read(/*quota_only=*/!full, &reading);
+    reading.loads_ns = loads_ended_ns_;
+    for (const PacedThread* paced : threads_) {
+      reading.loads_ns += ClockNs(paced->cpu_clock) - paced->begun_ns;
+    }
+    share_.Look(reading);
+    last_ = reading;
+    looked_ns_ = now;
+    if (full) looked_at_all_ns_ = now;
+  }
+
+  std::mutex mu_;
+  std::condition_variable changed_;
+  bool running_ = false;
+  std::vector<PacedThread*> threads_;
+  int64_t loads_ended_ns_ = 0;
+  CpuShare share_;
+  const CpuReader reader_;
+  CpuReading last_;
+  int64_t looked_ns_ = 0;
+  int64_t looked_at_all_ns_ = 0;
+};
+
+bool GivesWay() {
+  const Settings& settings = ProcessSettings();
+  return settings.enabled &&
+         settings.load_priority != Settings::LoadPriority::kNormal;
+}
+
+// The signal must reach the thread, whatever it blocks.
+void Unblock(int signal_number) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signal_number);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+}  // namespace
+
+GiveWay::GiveWay() {
+  if (!GivesWay() || ++depth > 1) return;
+  auto paced = std::make_unique<PacedThread>();
+  paced->thread = pthread_self();
+  if (pthread_getcpuclockid(paced->thread, &paced->cpu_clock) != 0) return;
+  paced->begun_ns = ClockNs(paced->cpu_clock);
+  paced->turns.Begin(ClockNs(CLOCK_MONOTONIC), paced->begun_ns);
+  const int signal_number = TakeSignal();
+  if (signal_number == 0) return;
+  Unblock(signal_number);
+  this_thread = paced.release();
+  Pacer::OfProcess().Add(this_thread);
+}
+
+GiveWay::~GiveWay() {
+  if (!GivesWay() || --depth > 0 || this_thread == nullptr) return;
+  Pacer::OfProcess().Remove(this_thread);
+  // A signal may still be on its way.
+  delete std::exchange(this_thread, nullptr);
+}
+
+void RunAtLoadPriority(const std::function<void()>& work) {
+  const GiveWay give_way;
+  work();
+}
+
+int AllowedThreads() {
+  const int cpus =
+      static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (this_thread == nullptr || !Serving()) return cpus;
+  return std::max(
+      1, std::min(cpus, static_cast<int>(Pacer::OfProcess().Share())));
+}
+
+void NoteServing() {
+  if (this_thread != nullptr) return;
+  const int64_t now = ClockNs(CLOCK_MONOTONIC_COARSE);
+  if (now - last_served_ns.load(std::memory_order_relaxed) >= kNoteEveryNs) {
+    last_served_ns.store(now, std::memory_order_relaxed);
+  }
+}
+
+bool Serving() {
+  return ClockNs(CLOCK_MONOTONIC_COARSE) -
+             last_served_ns.load(std::memory_order_relaxed) <
+         kServesForNs;
+}
+
+}  // namespace tf_model_pool

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/sched/load_thread.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tf_allocator/pool/settings.h"
+#include "tf_allocator/runtime/process_settings.h"
+
+namespace tf_model_pool {
+namespace {
+Settings test_settings;
+}  // namespace
+
+// In place of the one that reads the environment.
+const Settings& ProcessSettings() { return test_settings; }
+
+namespace {
+
+int64_t ThreadCpuNs() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
+// How often the calling thread let go of its CPU by itself.
+int64_t Sleeps() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
+}
+
+void UseCpuNs(int64_t ns) {
+  const int64_t end = ThreadCpuNs() + ns;
+  while (ThreadCpuNs() < end) {
+  }
+}
+
+constexpr int64_t kMs = 1'000'000;
+
+// Sleeps while it used 200 ms of CPU time.
+int64_t SleepsInWork() {
+  const int64_t before = Sleeps();
+  UseCpuNs(200 * kMs);
+  return Sleeps() - before;
+}
+
+class LoadThreadTest : public testing::Test {
+ protected:
+  void SetUp() override { test_settings = Settings(); }
+  void TearDown() override { test_settings = Settings(); }
+};
+
+// First: nothing has been served yet in this process.
+TEST_F(LoadThreadTest, ALoadDoesNotPauseWhileNothingServes) {
+  ASSERT_FALSE(Serving());
+  const GiveWay give_way;
+  EXPECT_LT(SleepsInWork(), 5);
+  EXPECT_EQ(AllowedThreads(),
+            static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+TEST_F(LoadThreadTest, ALoadPausesWhileModelsServe) {
+  NoteServing();
+  ASSERT_TRUE(Serving());
+  int64_t inside = 0;
+  {
+    const GiveWay give_way;
+    inside = SleepsInWork();
+  }
+  const int64_t outside = SleepsInWork();
+  // A machine that runs other things gives it fewer turns.
+  EXPECT_GT(inside, 20);
+  EXPECT_LT(outside, 5);
+}
+
+TEST_F(LoadThreadTest, ItsSchedulingStaysAsItIs) {
+  NoteServing();
+  const auto how = [] {
+    return std::make_pair(
+        sched_getscheduler(0),
+        getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid))));
+  };
+  const auto before = how();
+  const GiveWay give_way;
+  EXPECT_EQ(how(), before);
+  std::thread([&] { EXPECT_EQ(how(), before); }).join();
+}
+
+TEST_F(LoadThreadTest, WhatALoadRunsIsNoRequest) {
+  const GiveWay give_way;
+  // Would be counted outside; what earlier tests served is still seen.
+  const bool served = Serving();
+  NoteServing();
+  EXPECT_EQ(Serving(), served);
+}
+
+TEST_F(LoadThreadTest, SettingsCanForbidIt) {
+  NoteServing();
+  test_settings.load_priority = Settings::LoadPriority::kNormal;
+  {
+    const GiveWay give_way;
+    EXPECT_LT(SleepsInWork(), 5);
+  }
+  test_settings = Settings();
+  test_settings.enabled = false;
+  const GiveWay give_way;
+  EXPECT_LT(SleepsInWork(), 5);
+}
+
+TEST_F(LoadThreadTest, ExceptionsReachTheCaller) {
+  NoteServing();
+  EXPECT_THROW(RunAtLoadPriority([] { throw std::runtime_error("here"); }),
+               std::runtime_error);
+  // And the thread gives way no more.
+  EXPECT_LT(SleepsInWork(), 5);
+}
+
+TEST_F(LoadThreadTest, MayBeNested) {
+  NoteServing();
+  RunAtLoadPriority([] {
+    RunAtLoadPriority([] {});
+    EXPECT_GT(SleepsInWork(), 20);
+  });
+}
+
+TEST_F(LoadThreadTest, PausesWhereAllSignalsAreBlocked) {
+  NoteServing();
+  std::thread([] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    const GiveWay give_way;
+    EXPECT_GT(SleepsInWork(), 20);
+  }).join();
+}
+
+TEST_F(LoadThreadTest, AWaitIsNotInterrupted) {
+  NoteServing();
+  const GiveWay give_way;
+  UseCpuNs(10 * kMs);
+  int interrupted = 0;
+  for (int i = 0; i < 20; ++i) {
+    if (poll(nullptr, 0, 10) < 0 && errno == EINTR) ++interrupted;
+  }
+  // A thread that uses no CPU time gets no signal, but for one on its way.
+  EXPECT_LE(interrupted, 1);
+}
+
+TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {
+  // Somebody takes the one that is in use.
+  static std::atomic<int> theirs{0};
+  struct sigaction action {};
+  action.sa_handler = [](int) { ++theirs; };
+  struct sigaction before {};
+  ASSERT_EQ(sigaction(SIGURG, &action, &before), 0);
+  NoteServing();
+  {
+    const GiveWay give_way;
+    EXPECT_GT(SleepsInWork(), 20);
+  }
+  EXPECT_EQ(theirs, 0);
+  struct sigaction now {};
+  sigaction(SIGURG, nullptr, &now);
+  EXPECT_EQ(now.sa_handler, action.sa_handler);
+  sigaction(SIGURG, &before, nullptr);
+}
+
+TEST_F(LoadThreadTest, ManyThreadsShareWhatThereIs) {
+  NoteServing();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([] {
+      const GiveWay give_way;
+      EXPECT_GT(SleepsInWork(), 20);
+      EXPECT_GE(AllowedThreads(), 1);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(LoadThreadTest, AForkedChildLoadsAsItsParentDoes) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
+#endif
+  NoteServing();
+  const GiveWay give_way;
+  UseCpuNs(10 * kMs);
+  const pid_t child = fork();
+  if (child == 0) {
+    bool paused = false;
+    std::thread([&] {
+      const GiveWay give_way;
+      paused = SleepsInWork() > 20;
+    }).join();
+    _exit(paused ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+}  // namespace
+}  // namespace tf_model_pool
