@@ -137,7 +137,7 @@ class LoadTotals:
     Attributes:
         direct_restores: restore ops whose variables were set without running the op.
         graph_restores: restore and init ops that TensorFlow ran.
-        cold_versions: versions that served a request of a kind that they were not warmed up with.
+        cold_versions: requests of a kind whose executors no load, and no earlier request, had made.
         last_graph_restore_reason: why the last restore or init op was run, "" where none was.
     """
 

@@ -16,8 +16,8 @@ from tf_model_pool.errors import LoadPriorityError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: A tenth of the CPU time of a thread with nice 0 where both want the same CPU.
-_LOW_NICE = 10
+#: How much nicer than its caller: a tenth of its CPU time where both want the same CPU.
+_NICER = 10
 
 
 def run_at_load_priority(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -25,11 +25,10 @@ def run_at_load_priority(function: Callable[_P, _R], *args: _P.args, **kwargs: _
 
         model = tf_model_pool.run_at_load_priority(tf.saved_model.load, path)
 
-    Everything that the call does on its thread, and on threads that it starts, runs at
-    `TF_MODEL_POOL_LOAD_PRIORITY`; "auto" is "low" (nice 10) here and not the idle class, because
-    a thread that has no CPU may hold Python's interpreter lock. Needs no privileges. TensorFlow's
-    own threads, which all models share, keep their priority; start them before (by any
-    operation), or they inherit this one.
+    What the call does on its thread, and on threads that it starts, runs at a nice value 10 above
+    the caller's, unless `TF_MODEL_POOL_LOAD_PRIORITY` is "normal". Needs no privileges.
+    TensorFlow's own threads, which all models share, keep their priority; start them before (by
+    any operation), or they inherit this one.
 
     Returns what `function` returns and raises what it raises. Raises `NotActiveError` or
     `SettingError` where there are no pools.
@@ -76,14 +75,11 @@ def loading() -> Iterator[None]:
             " which needs neither"
         )
     thread = threading.get_native_id()
-    policy = os.sched_getscheduler(thread)
-    parameter = os.sched_getparam(thread)
     nice = os.getpriority(os.PRIO_PROCESS, thread)
     _lowering(priority)()
     try:
         yield
     finally:
-        os.sched_setscheduler(thread, policy, parameter)
         os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
@@ -95,18 +91,9 @@ def _lowering(priority: str) -> Callable[[], None]:
     """What lowers the thread that calls it."""
     if priority == "normal":
         return lambda: None
-    if priority == "idle":
-        return lambda: os.sched_setscheduler(
-            threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0)
-        )
-
-    def lower() -> None:
-        thread = threading.get_native_id()
-        # Nothing to lower where the caller is lower already.
-        nice = max(_LOW_NICE, os.getpriority(os.PRIO_PROCESS, thread))
-        os.setpriority(os.PRIO_PROCESS, thread, nice)
-
-    return lower
+    # Here, because the process may be nice already.
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) + _NICER)
+    return lambda: os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 @functools.cache
@@ -116,12 +103,9 @@ def _can_raise_again() -> bool:
 
     def attempt() -> None:
         thread = threading.get_native_id()
-        policy = os.sched_getscheduler(thread)
         nice = os.getpriority(os.PRIO_PROCESS, thread)
         try:
             os.setpriority(os.PRIO_PROCESS, thread, min(19, nice + 1))
-            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-            os.sched_setscheduler(thread, policy, os.sched_param(0))
             os.setpriority(os.PRIO_PROCESS, thread, nice)
         except PermissionError:
             found.append(False)

@@ -99,7 +99,7 @@ def render(stats: Stats) -> str:
         f"C++ loads: {loads.direct_restores} restores set variables directly, "
         f"{loads.graph_restores} ran the graph"
         + (f" (last: {reason})." if reason else ".")
-        + f" Versions that served without a warm-up: {loads.cold_versions}.",
+        + f" Requests that were not prepared for: {loads.cold_versions}.",
     ]
     return "\n".join(lines)
 

@@ -119,5 +119,5 @@ def runner(
 
 @pytest.fixture(scope="session")
 def probe(tensorflow_directory: Path, repository: Path) -> Path:
-    """The native test program, compiled against the installed wheel's headers and libraries."""
-    return build_probe(tensorflow_directory, repository / ".build" / "native_tests")
+    """`swap_probe`, compiled against the installed wheel's headers and libraries."""
+    return build_probe("swap_probe", tensorflow_directory, repository / ".build" / "native_tests")

@@ -16,7 +16,7 @@ import pytest
 
 from support.children import Places, run_to_end
 from support.modes import child_environment
-from support.native import Report
+from support.native import Report, run_probe
 
 #: Model -> whether its restore op only assigns, or what makes it more than that.
 PLANS: Mapping[str, str] = {
@@ -29,12 +29,6 @@ PLANS: Mapping[str, str] = {
 }
 
 RunLoad = Callable[..., Report]
-
-_OWN_NICE = os.getpriority(os.PRIO_PROCESS, 0)
-#: How a thread is scheduled: class, nice value.
-NORMAL = ("other", _OWN_NICE)
-LOW = ("other", max(10, _OWN_NICE))
-IDLE = ("idle", _OWN_NICE)
 
 
 @pytest.fixture(scope="module")
@@ -166,73 +160,38 @@ def test_a_damaged_checkpoint_gives_tensorflows_own_error(
     assert {pool["name"] for pool in pools if pool["bytes_in_use"]} == set()
 
 
-def _scheduling(probe: Path, *arguments: str, setting: str = "") -> dict[str, dict[str, Any]]:
-    extra = {"TF_MODEL_POOL_LOAD_PRIORITY": setting} if setting else {}
-    output = run_to_end([str(probe), *arguments], child_environment("onednn", extra))
-    lines = [line for line in map(json.loads, output.splitlines()) if "where" in line]
-    return {line["where"]: line for line in lines}
-
-
-def _how(lines: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
-    return {where: (line["policy"], line["nice"]) for where, line in lines.items()}
-
-
-@pytest.mark.parametrize(
-    ("setting", "how"),
-    [("normal", NORMAL), ("low", LOW), ("idle", IDLE)],
-)
-def test_loads_run_at_the_priority_that_is_set(
-    setting: str, how: tuple[str, int], probe: Path
-) -> None:
-    lines = _scheduling(probe, "priority", setting=setting)
-    seen = _how(lines)
-    assert seen["before"] == seen["waiting"] == seen["after"] == NORMAL
-    assert seen["inside"] == seen["nested"] == how
-    # Lowered for good is only a thread that was made for it.
-    own_thread = lines["inside"]["thread"] != lines["before"]["thread"]
-    assert own_thread == (setting != "normal")
-    assert lines["nested"]["thread"] == lines["inside"]["thread"]
-    assert lines["waiting"]["thread"] == lines["before"]["thread"]
-
-
-#: Bytes that are read between two pauses (tensor_reader.cc).
+#: Bytes that are read at once (tensor_reader.cc).
 PIECE = 512 << 10
 
 
-def _spread(probe: Path, busy: int, directory: Path, **settings: str) -> dict[str, Any]:
+def _pauses(probe: Path, when: str, directory: Path, **settings: str) -> Mapping[str, int]:
     extra = {f"TF_MODEL_POOL_{name}": value for name, value in settings.items()}
-    command = [str(probe), "spread", str(busy), str(directory)]
-    (line,) = run_to_end(command, child_environment("onednn", extra)).splitlines()
-    return dict(json.loads(line))
+    (line,) = run_probe(probe, "onednn", "pauses", when, directory, extra=extra).lines
+    return line
 
 
-def test_a_load_that_takes_the_last_idle_cpu_lets_go_of_it_again_and_again(
-    probe: Path, places: Places
-) -> None:
+def test_a_load_pauses_again_and_again_while_models_serve(probe: Path, places: Places) -> None:
     # GIVEN a table of many pieces
     directory = places.models / "big" / "1"
     pieces = _data(directory).stat().st_size // PIECE
     assert pieces > 100
-    cpus = len(os.sched_getaffinity(0))
-    # WHEN it is loaded in the idle class, beside threads that leave one CPU idle
-    busy = _spread(probe, max(1, cpus - 1), directory, LOAD_PRIORITY="idle")
-    # THEN one thread reads, and sleeps between pieces
-    assert busy["threads"] == 1
-    assert busy["sleeps"] >= pieces
-    assert busy["reads"] >= pieces
-    # AND a load that need not give way does not
-    low = _spread(probe, 0, directory, LOAD_PRIORITY="low")
-    assert (low["threads"], low["pauses"]) == (cpus, False)
-    assert low["sleeps"] < pieces
+    # WHEN it is loaded alone, and while a model serves, gives way or does not
+    alone = _pauses(probe, "alone", directory)
+    serving = _pauses(probe, "serving", directory)
+    normal = _pauses(probe, "serving", directory, LOAD_PRIORITY="normal")
+    # THEN the thread sleeps between pieces only where it is to give way
+    assert serving["sleeps"] - alone["sleeps"] > pieces // 4
+    assert serving["sleeps"] - normal["sleeps"] > pieces // 4
+    assert serving["reads"] >= pieces
 
 
 def test_reading_keeps_to_its_limit(probe: Path, places: Places) -> None:
     # GIVEN a table of many pieces, each of which may be begun 5 ms after the one before
     directory = places.models / "big" / "1"
     pieces = _data(directory).stat().st_size // PIECE
-    # WHEN it is loaded by a thread that does not pause for requests
-    limited = _spread(probe, 0, directory, LOAD_PRIORITY="normal", READ_MB_PER_S="100")
-    free = _spread(probe, 0, directory, LOAD_PRIORITY="normal")
+    # WHEN it is loaded while nothing serves
+    limited = _pauses(probe, "alone", directory, READ_MB_PER_S="100")
+    free = _pauses(probe, "alone", directory)
     # THEN the thread waits for its turn, for some of them at least on a slow machine
     assert limited["sleeps"] - free["sleeps"] >= pieces // 4
     assert limited["reads"] == pytest.approx(free["reads"], rel=0.1)
@@ -279,56 +238,26 @@ def test_the_page_cache_lets_go_of_what_was_read(
     assert _contents(dropped) == _contents(kept)
 
 
-def test_loads_keep_a_share_of_a_machine_that_is_never_idle(probe: Path) -> None:
-    # It waits until that is so.
-    assert _how(_scheduling(probe, "crowded")) == {"crowded": LOW}
-
-
-@pytest.mark.parametrize("privileged", [True, False])
-def test_a_load_that_requests_starve_goes_on_at_a_higher_priority(
-    privileged: bool, probe: Path
+def test_requests_that_no_load_prepared_are_counted_and_the_next_version_is_prepared_for_them(
+    probe: Path, places: Places
 ) -> None:
-    # The kernel lets root raise a thread's priority; without privileges the next step of a load
-    # runs on another thread.
-    drop = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all"]
-    if os.geteuid() == 0 and not privileged:
-        probe.chmod(0o755)
-        command = [*drop, str(probe), "starved"]
-    else:
-        command = [str(probe), "starved"]
-    output = run_to_end(command, child_environment("onednn"))
-    lines = {line["where"]: line for line in map(json.loads, output.splitlines())}
-    assert _how(lines)["starved"] == LOW
-    if _how(lines)["inside"][0] == "idle":  # else this machine had no time to spare before
-        same_thread = lines["starved"]["thread"] == lines["inside"]["thread"]
-        assert same_thread == (os.geteuid() == 0 and privileged)
+    # GIVEN two versions, served on threads that did not load them
+    directories = [places.models / "ctr" / version for version in ("1", "2")]
+    lines = run_probe(probe, "onednn", "kinds", *directories).lines
+    first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+    # THEN the signature is prepared, a part of its outputs is not, and is counted once
+    assert [(line["when"], line["requests"]) for line in first] == [
+        ("loaded", 0),
+        ("whole", 0),
+        ("part", 1),
+        ("part again", 1),
+    ]
+    # AND the second version is prepared for that as well
+    assert {line["requests"] for line in second} == {1}
 
 
-@pytest.mark.parametrize(
-    ("setting", "how"),
-    [("normal", NORMAL), ("low", LOW), ("idle", IDLE)],
-)
-@pytest.mark.parametrize("kind", ["full", "lite"])
-def test_only_the_first_run_of_a_loading_thread_is_a_warm_up(
-    kind: str, setting: str, how: tuple[str, int], probe: Path, tmp_path: Path
-) -> None:
-    seen = _how(_scheduling(probe, "warm-up", kind, str(tmp_path), setting=setting))
-    first = {"first run", "first call"}
-    assert {where for where in seen if seen[where] == how} >= first
-    assert {where: seen[where] for where in seen if where not in first} == {
-        where: NORMAL for where in seen if where not in first
-    }
-    assert len(seen) == len(first) + 7
-
-
-def test_a_version_that_serves_what_it_was_not_warmed_up_for_is_counted(
-    probe: Path, tmp_path: Path
-) -> None:
-    command = [str(probe), "warm-up", "full", str(tmp_path)]
-    output = run_to_end(command, child_environment("onednn"))
-    lines = [line for line in map(json.loads, output.splitlines()) if line["event"] == "cold"]
-    assert {line["when"]: line["versions"] for line in lines} == {
-        "warmed up": 0,
-        "cold": 1,
-        "end": 1,
-    }
+def test_nothing_is_prepared_where_the_setting_says_so(probe: Path, places: Places) -> None:
+    directories = [places.models / "ctr" / version for version in ("1", "2")]
+    extra = {"TF_MODEL_POOL_PREPARE_RUNS": "0"}
+    lines = run_probe(probe, "onednn", "kinds", *directories, extra=extra).lines
+    assert [line["requests"] for line in lines] == [0, 1, 2, 2, 2, 3, 4, 4]

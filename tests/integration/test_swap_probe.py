@@ -220,6 +220,28 @@ def test_pools_drain_after_the_swaps(swap_report: Report) -> None:
     assert {(pool["bytes_in_use"], pool["state"]) for pool in pools} == {(0, "standby")}
 
 
+def test_a_path_that_is_loaded_again_in_place_gets_a_pool_of_its_own(
+    probe: Path, places: Places, tmp_path: Path
+) -> None:
+    # GIVEN one path that is loaded again while it serves, as a `current` symlink is
+    request(0).tofile(tmp_path / "request.bin")
+    current = tmp_path / "current"
+    current.symlink_to(places.models / "ctr" / "1")
+    report = run_probe(
+        probe, "onednn", "isolate", 0, tmp_path / "request.bin", current, current, current
+    )
+    # THEN both are alive in a pool each, as large as the other
+    both = report.state("both served")["pools"]
+    assert sorted(pool["slot"] for pool in both) == ["A", "B"]
+    assert {pool["state"] for pool in both} == {"live"}
+    assert len({pool["bytes_in_use"] for pool in both}) == 1
+    # AND the pool of the one that was dropped is what the third is loaded into
+    unloaded = report.state("first unloaded")["pools"]
+    assert sorted(pool["state"] for pool in unloaded) == ["live", "standby"]
+    third = report.state("third loaded")["pools"]
+    assert [pool["num_mappings"] for pool in third] == [pool["num_mappings"] for pool in both]
+
+
 def test_visitors_of_the_cpu_allocators_see_the_memory_of_pools(
     probe: Path, places: Places
 ) -> None:
@@ -246,6 +268,8 @@ def test_visitors_of_the_cpu_allocators_see_the_memory_of_pools(
 METRICS_SETTINGS = {
     "nothing special": {},
     "one slot": {"TF_MODEL_POOL_SLOTS": "1"},
+    # Nothing is given back in the background.
+    "kept": {"TF_MODEL_POOL_RETAIN": "3600"},
 }
 
 
@@ -351,7 +375,7 @@ def test_a_version_without_a_slot_counts_as_a_fallback(
 def test_trimmed_memory_is_counted_and_gone_from_the_gauges(
     metrics_reports: dict[str, Report],
 ) -> None:
-    report = metrics_reports["nothing special"]
+    report = metrics_reports["kept"]
     standby = sum(_points(report, "all unloaded", "bytes_standby").values())
     assert standby > 0
     assert _points(report, "all unloaded", "trimmed_bytes") == {(): 0}

@@ -139,7 +139,7 @@ def test_what_the_patched_files_include_is_handed_on(targets: dict[str, Target])
         "tf_allocator/pool/pool_stats.h",
         "tf_allocator/runtime/constant_tensor.h",
         "tf_allocator/runtime/device_allocator.h",
-        "tf_allocator/runtime/load_session.h",
+        "tf_allocator/load/load_session.h",
         "tf_allocator/runtime/restore_scope.h",
     }
     assert included <= handed_on

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds and runs `swap_probe`, the native test program."""
+"""Builds and runs the native test programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from support.children import run_to_end
 from support.modes import child_environment
 
-SOURCE = Path(__file__).resolve().parents[1] / "integration" / "native" / "swap_probe.cc"
+_SOURCES = Path(__file__).resolve().parents[1] / "integration" / "native"
 _FLAGS = (
     "-std=c++17",
     "-O1",
@@ -31,8 +31,12 @@ _LIBRARIES = (
     "-Wl,--no-as-needed",
     "-l:libtensorflow_cc.so.2",
     "-l:libtensorflow_framework.so.2",
-    "-l:libtf_model_pool.so",
 )
+#: Program -> what else it is linked with. `harm_probe` runs with the released TensorFlow too.
+_PROGRAMS: Mapping[str, Sequence[str]] = {
+    "swap_probe": ("-l:libtf_model_pool.so",),
+    "harm_probe": ("-Wl,--allow-shlib-undefined",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Report:
         return line
 
 
-def build_probe(tensorflow: Path, cache: Path) -> Path:
-    """Compiles the program unless `cache` has it; returns its path.
+def build_probe(name: str, tensorflow: Path, cache: Path) -> Path:
+    """Compiles a program of `_PROGRAMS` unless `cache` has it; returns its path.
 
     Raises RuntimeError with the compiler's output. The key is what the program is made of:
     source, flags, compiler, and the libraries and headers (which the wheel's record sums up).
@@ -68,12 +72,14 @@ def build_probe(tensorflow: Path, cache: Path) -> Path:
         [compiler, "--version"], capture_output=True, check=True, text=True
     ).stdout
     digest = hashlib.sha256()
-    for text in (version, str(tensorflow), *_FLAGS, *_LIBRARIES):
+    source = _SOURCES / f"{name}.cc"
+    libraries = (*_LIBRARIES, *_PROGRAMS[name])
+    for text in (version, str(tensorflow), *_FLAGS, *libraries):
         digest.update(text.encode() + b"\0")
-    digest.update(SOURCE.read_bytes())
+    digest.update(source.read_bytes())
     for record in sorted(tensorflow.parent.glob("tensorflow*.dist-info/RECORD")):
         digest.update(record.read_bytes())
-    program = cache / digest.hexdigest()[:16] / "swap_probe"
+    program = cache / digest.hexdigest()[:16] / name
     if program.exists():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +90,12 @@ def build_probe(tensorflow: Path, cache: Path) -> Path:
                 compiler,
                 *_FLAGS,
                 f"-isystem{tensorflow / 'include'}",
-                str(SOURCE),
+                str(source),
                 f"-o{made}",
                 f"-L{tensorflow}",
-                *_LIBRARIES,
-                f"-Wl,-rpath,{tensorflow}",
+                *libraries,
+                # LD_LIBRARY_PATH goes before it.
+                f"-Wl,--enable-new-dtags,-rpath,{tensorflow}",
             ],
             dict(os.environ),
         )

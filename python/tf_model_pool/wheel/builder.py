@@ -33,7 +33,12 @@ BUILD_INFO_SCHEMA = 1
 _MIB = 1 << 20
 _PACKAGE_SUFFIXES = frozenset({".py", ".pyi", ".typed"})
 _DRIVER = f"tf_model_pool/bin/{compiling.DRIVER_NAME}"
-_HEADER_DIRECTORIES = ("tf_allocator/pool", "tf_allocator/runtime")
+_HEADER_DIRECTORIES = (
+    "tf_allocator/load",
+    "tf_allocator/pool",
+    "tf_allocator/runtime",
+    "tf_allocator/sched",
+)
 #: Object files and our library; measured with g++ 12, doubled.
 _COMPILE_BYTES = 64 * _MIB
 #: What our members may add to the wheel.

@@ -19,21 +19,13 @@
 //   swap_probe load KIND DIR...
 //     loads each directory in turn and prints what is in its variables, or why
 //     it could not be loaded. KIND is full or lite, the overload's bundle.
-//   swap_probe spread BUSY DIR
-//     loads DIR while BUSY threads keep as many CPUs busy, and prints how the
-//     load may use the rest, how often its thread slept and what was read.
-//   swap_probe priority
-//     prints how threads are scheduled inside and after RunAtLoadPriority.
-//   swap_probe crowded
-//     begins as many threads as there are CPUs, which use all their time; waits
-//     until a load runs at another priority than idle, and prints that.
-//   swap_probe starved
-//     begins such threads inside RunAtLoadPriority, waits there until a step of
-//     the load runs at another priority, and prints that.
-//   swap_probe warm-up full|lite DIR
-//     writes a SavedModel into DIR whose one operation says how its thread is
-//     scheduled; loads it, runs it on the loading thread and on another one,
-//     by name and as a callable, and prints what it said.
+//   swap_probe pauses alone|serving DIR
+//     loads DIR, after a request to it if serving, and prints how often the
+//     loading thread slept and what was read.
+//   swap_probe kinds DIR1 DIR2
+//     serves DIR1 on a thread that did not load it: the whole signature, then
+//     a part of its outputs; then DIR2 in the same way. Prints the count of
+//     requests that were not prepared for after each.
 //   swap_probe metrics DIR1 DIR2 DIR3
 //     swaps from DIR1 over DIR2 to DIR3, unloads all, trims; prints the pools
 //     and TensorFlow's monitoring registry after each step.
@@ -42,13 +34,10 @@
 // [directories, requests, kBatch]: what each version says to each request.
 // WITHOUT_MODEL_POOLS leaves the pools out, for the released TensorFlow.
 
-#include <sched.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -67,10 +56,7 @@
 #include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/common_runtime/process_state.h"
-#include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/device.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/step_stats.pb.h"
@@ -82,8 +68,8 @@
 #include "tensorflow/core/public/session.h"
 #include "tensorflow/core/public/session_options.h"
 #ifndef WITHOUT_MODEL_POOLS
-#include "tf_allocator/runtime/load_thread.h"
-#include "tf_allocator/runtime/load_totals.h"
+#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/load/unload_thread.h"
 #endif
 
 namespace {
@@ -155,6 +141,10 @@ uint64_t MinorFaults() {
 
 // The process and its pools now: one line tagged `when`.
 void PrintState(const std::string& when) {
+#ifndef WITHOUT_MODEL_POOLS
+  // Of versions that were dropped.
+  tf_model_pool::WaitForUnloads();
+#endif
   std::string line = "{\"event\":\"state\",\"when\":" + Quoted(when) +
                      ",\"resident\":" + Number(ResidentBytes()) +
                      ",\"maps\":" + Number(MapsLines()) +
@@ -220,6 +210,14 @@ class Version {
         bundle_.session->Run({{input_, ids}}, {score_}, {}, &outputs);
     if (!status.ok()) Fail("run " + directory_ + ": " + status.ToString());
     return outputs[0];
+  }
+
+  // All outputs of the signature, in another order than the signature's.
+  void Both(const Tensor& ids) const {
+    std::vector<Tensor> outputs;
+    const auto status =
+        bundle_.session->Run({{input_, ids}}, {score_, hidden_}, {}, &outputs);
+    if (!status.ok()) Fail("run " + directory_ + ": " + status.ToString());
   }
 
   // The tensors that the graph's own reads of its variables return: they share
@@ -574,58 +572,6 @@ int Load(int argc, char** argv) {
 }
 
 #ifndef WITHOUT_MODEL_POOLS
-// How the calling thread is scheduled: policy, nice, thread.
-std::array<int32_t, 3> Scheduling() {
-  const auto thread = static_cast<int32_t>(syscall(SYS_gettid));
-  return {sched_getscheduler(0),
-          getpriority(PRIO_PROCESS, static_cast<id_t>(thread)), thread};
-}
-
-void PrintScheduling(const std::string& where,
-                     const std::array<int32_t, 3>& scheduling) {
-  const auto& [policy, nice, thread] = scheduling;
-  std::printf(
-      "{\"event\":\"scheduling\",\"where\":%s,\"policy\":\"%s\","
-      "\"nice\":%d,\"thread\":%d}\n",
-      Quoted(where).c_str(), policy == SCHED_IDLE ? "idle" : "other", nice,
-      thread);
-}
-
-// Threads that never rest; with as many as CPUs, none of those is idle.
-class Crowd {
- public:
-  explicit Crowd(unsigned size = std::thread::hardware_concurrency()) {
-    for (unsigned i = 0; i < size; ++i) {
-      threads_.emplace_back([this] {
-        while (!gone_.load()) ran_.store(true);
-      });
-    }
-    while (!ran_.load()) std::this_thread::yield();
-  }
-  ~Crowd() {
-    gone_.store(true);
-    for (std::thread& thread : threads_) thread.join();
-  }
-
- private:
-  std::atomic<bool> gone_{false};
-  std::atomic<bool> ran_{false};
-  std::vector<std::thread> threads_;
-};
-
-int Priority() {
-  PrintScheduling("before", Scheduling());
-  tf_model_pool::RunAtLoadPriority([] {
-    PrintScheduling("inside", Scheduling());
-    tf_model_pool::RunAtLoadPriority(
-        [] { PrintScheduling("nested", Scheduling()); });
-    tf_model_pool::RunOnWaitingThread(
-        [] { PrintScheduling("waiting", Scheduling()); });
-  });
-  PrintScheduling("after", Scheduling());
-  return 0;
-}
-
 // The number that `file` of /proc has after `name`; 0 without it.
 uint64_t ProcNumber(const std::string& file, const std::string& name) {
   std::ifstream lines(file);
@@ -637,175 +583,48 @@ uint64_t ProcNumber(const std::string& file, const std::string& name) {
   return 0;
 }
 
-int Spread(int argc, char** argv) {
-  if (argc != 4) Fail("spread BUSY DIR");
-  const int busy = std::stoi(argv[2]);
-  std::unique_ptr<Crowd> crowd;
-  if (busy > 0) crowd = std::make_unique<Crowd>(busy);
-  tf_model_pool::CpuUse use;
-  uint64_t thread = 0;
-  do {
-    tf_model_pool::RunAtLoadPriority([&] {
-      use = tf_model_pool::AllowedCpuUse();
-      thread = static_cast<uint64_t>(syscall(SYS_gettid));
-    });
-    // The share of the CPUs that is idle takes a while to tell.
-  } while (busy > 0 && !use.pauses);
-  const std::string status =
-      "/proc/self/task/" + std::to_string(thread) + "/status";
-  const auto sleeps = [&status] {
-    return ProcNumber(status, "voluntary_ctxt_switches:");
+int Pauses(int argc, char** argv) {
+  const std::string when = argc == 4 ? argv[2] : "";
+  if (when != "alone" && when != "serving") Fail("pauses alone|serving DIR");
+  std::unique_ptr<Version> served;
+  if (when == "serving") {
+    served = std::make_unique<Version>(argv[3], 0, 0);
+    Tensor ids(tensorflow::DT_INT32,
+               tensorflow::TensorShape({kBatch, kFields}));
+    ids.flat<int32_t>().setZero();
+    served->Score(ids);
+  }
+  const auto sleeps = [] {
+    return ProcNumber("/proc/thread-self/status", "voluntary_ctxt_switches:");
   };
   const auto reads = [] { return ProcNumber("/proc/self/io", "syscr:"); };
   const uint64_t sleeps_before = sleeps();
   const uint64_t reads_before = reads();
-  tensorflow::SavedModelBundle bundle;
-  const auto loaded = tensorflow::LoadSavedModel(tensorflow::SessionOptions(),
-                                                 tensorflow::RunOptions(),
-                                                 argv[3], {"serve"}, &bundle);
-  if (!loaded.ok()) Fail(std::string(argv[3]) + ": " + loaded.ToString());
-  std::printf(
-      "{\"event\":\"spread\",\"threads\":%d,\"pauses\":%s,\"sleeps\":%s,"
-      "\"reads\":%s}\n",
-      use.threads, use.pauses ? "true" : "false",
-      Number(sleeps() - sleeps_before).c_str(),
-      Number(reads() - reads_before).c_str());
+  Version version(argv[3], 0, 1);
+  std::printf("{\"event\":\"pauses\",\"sleeps\":%s,\"reads\":%s}\n",
+              Number(sleeps() - sleeps_before).c_str(),
+              Number(reads() - reads_before).c_str());
   return 0;
 }
 
-int Crowded() {
-  std::array<int32_t, 3> now{};
-  const auto look = [&now] { now = Scheduling(); };
-  tf_model_pool::RunAtLoadPriority(look);
-  const Crowd crowd;
-  do {
-    tf_model_pool::RunAtLoadPriority(look);
-  } while (now[0] == SCHED_IDLE);
-  PrintScheduling("crowded", now);
-  return 0;
-}
-
-int Starved() {
-  std::unique_ptr<Crowd> crowd;
-  tf_model_pool::RunAtLoadPriority([&crowd] {
-    auto now = Scheduling();
-    PrintScheduling("inside", now);
-    // There, because threads inherit how they are scheduled.
-    tf_model_pool::RunOnWaitingThread(
-        [&crowd] { crowd = std::make_unique<Crowd>(); });
-    while (now[0] == SCHED_IDLE) {
-      tf_model_pool::RunAtLoadPriority([&now] { now = Scheduling(); });
-    }
-    PrintScheduling("starved", now);
-    tf_model_pool::RunOnWaitingThread([&crowd] { crowd.reset(); });
-  });
-  // The thread is as before for the next load.
-  tf_model_pool::RunAtLoadPriority(
-      [] { PrintScheduling("next", Scheduling()); });
-  return 0;
-}
-
-REGISTER_OP("SwapProbeScheduling")
-    .Output("scheduling: int32")
-    .SetIsStateful()
-    .SetShapeFn(tensorflow::shape_inference::UnknownShape);
-
-class SchedulingOp : public tensorflow::OpKernel {
- public:
-  using OpKernel::OpKernel;
-  void Compute(tensorflow::OpKernelContext* context) override {
-    Tensor* output = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, {3}, &output));
-    const auto scheduling = Scheduling();
-    std::copy(scheduling.begin(), scheduling.end(),
-              output->flat<int32_t>().data());
-  }
-};
-
-REGISTER_KERNEL_BUILDER(
-    Name("SwapProbeScheduling").Device(tensorflow::DEVICE_CPU), SchedulingOp);
-
-std::array<int32_t, 3> SaidBy(const absl::Status& status,
-                              const std::vector<Tensor>& outputs) {
-  if (!status.ok()) Fail("run: " + status.ToString());
-  const auto said = outputs[0].flat<int32_t>();
-  return {said(0), said(1), said(2)};
-}
-
-template <typename Bundle>
-void WarmUp(const std::string& directory) {
-  const auto load = [&directory] {
-    auto bundle = std::make_unique<Bundle>();
-    const auto status = tensorflow::LoadSavedModel(
-        tensorflow::SessionOptions(), tensorflow::RunOptions(), directory,
-        {"serve"}, bundle.get());
-    if (!status.ok()) Fail("load " + directory + ": " + status.ToString());
-    return bundle;
-  };
-  const auto run = [](Bundle* bundle) {
-    std::vector<Tensor> outputs;
-    return SaidBy(bundle->GetSession()->Run({}, {"said:0"}, {}, &outputs),
-                  outputs);
-  };
-  const auto elsewhere = [](const auto& work) {
-    std::array<int32_t, 3> said{};
-    std::thread([&] { said = work(); }).join();
-    return said;
-  };
-  const auto print_cold = [](const char* when) {
-    std::printf("{\"event\":\"cold\",\"when\":\"%s\",\"versions\":%s}\n", when,
+int Kinds(int argc, char** argv) {
+  if (argc != 4) Fail("kinds DIR1 DIR2");
+  Tensor ids(tensorflow::DT_INT32, tensorflow::TensorShape({kBatch, kFields}));
+  ids.flat<int32_t>().setZero();
+  const auto print = [](const char* when) {
+    std::printf("{\"event\":\"cold\",\"when\":\"%s\",\"requests\":%s}\n", when,
                 Number(tf_model_pool::GetLoadTotals().cold_versions).c_str());
   };
-
-  auto bundle = load();
-  PrintScheduling("first run", run(bundle.get()));
-  PrintScheduling("second run", run(bundle.get()));
-  PrintScheduling("request", elsewhere([&] { return run(bundle.get()); }));
-  PrintScheduling("run after requests", run(bundle.get()));
-
-  bundle = load();
-  tensorflow::CallableOptions options;
-  options.add_fetch("said:0");
-  tensorflow::Session::CallableHandle handle;
-  const auto made = bundle->GetSession()->MakeCallable(options, &handle);
-  if (!made.ok()) Fail("callable: " + made.ToString());
-  const auto call = [&] {
-    std::vector<Tensor> outputs;
-    return SaidBy(
-        bundle->GetSession()->RunCallable(handle, {}, &outputs, nullptr),
-        outputs);
-  };
-  PrintScheduling("first call", call());
-  PrintScheduling("second call", call());
-  PrintScheduling("called by a request", elsewhere(call));
-
-  print_cold("warmed up");
-  bundle = load();
-  PrintScheduling("cold request", elsewhere([&] { return run(bundle.get()); }));
-  print_cold("cold");
-  PrintScheduling("after a cold request", run(bundle.get()));
-  print_cold("end");
-}
-
-int WarmUp(int argc, char** argv) {
-  const std::string kind = argc == 4 ? argv[2] : "";
-  if (kind != "full" && kind != "lite") Fail("warm-up full|lite DIR");
-  const std::string directory = argv[3];
-  tensorflow::SavedModel model;
-  model.set_saved_model_schema_version(1);
-  tensorflow::MetaGraphDef* meta_graph = model.add_meta_graphs();
-  meta_graph->mutable_meta_info_def()->add_tags("serve");
-  tensorflow::NodeDef* node = meta_graph->mutable_graph_def()->add_node();
-  node->set_name("said");
-  node->set_op("SwapProbeScheduling");
-  std::ofstream file(directory + "/saved_model.pb", std::ios::binary);
-  if (!model.SerializeToOstream(&file) || !file.flush()) {
-    Fail("cannot write to " + directory);
-  }
-  if (kind == "full") {
-    WarmUp<tensorflow::SavedModelBundle>(directory);
-  } else {
-    WarmUp<tensorflow::SavedModelBundleLite>(directory);
+  std::vector<std::unique_ptr<Version>> versions;
+  for (int i = 2; i < 4; ++i) {
+    versions.push_back(std::make_unique<Version>(argv[i], 0, i));
+    print("loaded");
+    std::thread([&] { versions.back()->Both(ids); }).join();
+    print("whole");
+    std::thread([&] { versions.back()->Score(ids); }).join();
+    print("part");
+    std::thread([&] { versions.back()->Score(ids); }).join();
+    print("part again");
   }
   return 0;
 }
@@ -899,14 +718,11 @@ int main(int argc, char** argv) {
 #ifndef WITHOUT_MODEL_POOLS
   if (command == "visit") return Visit(argc, argv);
   if (command == "metrics") return Metrics(argc, argv);
-  if (command == "priority") return Priority();
-  if (command == "spread") return Spread(argc, argv);
-  if (command == "starved") return Starved();
-  if (command == "warm-up") return WarmUp(argc, argv);
-  if (command == "crowded") return Crowded();
+  if (command == "pauses") return Pauses(argc, argv);
+  if (command == "kinds") return Kinds(argc, argv);
 #endif
   if (command == "load") return Load(argc, argv);
   Fail(
-      "expected isolate, constants, swap, visit, metrics, load, priority, "
-      "spread, crowded, starved or warm-up");
+      "expected isolate, constants, swap, visit, metrics, load, pauses or "
+      "kinds");
 }
