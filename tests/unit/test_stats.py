@@ -127,7 +127,7 @@ def test_restores_are_shown_with_the_reason_for_the_last_graph() -> None:
     )
     text = stats.render(stats.Stats([], totals(), loads))
     assert "7 restores set variables directly, 2 ran the graph (last: it reads a slice)." in text
-    assert "without a warm-up: 1." in text
+    assert "Requests that were not prepared for: 1." in text
     assert "0 ran the graph." in stats.render(stats.Stats([], totals(), load_totals()))
 
 

@@ -15,7 +15,7 @@ from tf_model_pool.patches.patch import AUTHOR_LINE, DATE_LINE, FROM_LINE, NO_FI
 
 NAME = "generated-tf_allocator.patch"
 DIRECTORY = "tf_allocator"
-_LAYERS = ("pool", "runtime")
+_LAYERS = ("load", "pool", "runtime", "sched")
 #: What only a released binary needs: functions in front of TensorFlow's own, their look-up, and
 #: what the Python package calls.
 BINARY_ONLY = frozenset(

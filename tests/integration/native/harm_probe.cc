@@ -27,9 +27,16 @@
 //     again and again for SECONDS after it has served for as long alone; prints
 //     the throttled periods of the control group of each half.
 //
+//   harm_probe time BUSY LOADS alone|serving DIR
+//     loads DIR LOADS times beside BUSY threads that never rest and, if
+//     serving, after a request; prints how long loading and dropping took, and
+//     with BUSY 0 and MLOCK set, how long another thread waited for an mmap.
+//     For docs/benchmark.md: no test asserts on it.
+//
 // Requests are zeros of the signature's types; unknown dimensions are 8.
 
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -44,6 +51,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -380,6 +388,60 @@ int Space(const std::string& directory) {
   return 0;
 }
 
+// ---- time, for people -------------------------------------------------------
+
+double SecondsOf(const std::function<void()>& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
+      .count();
+}
+
+int Time(int busy, int loads, bool serving, const std::string& directory) {
+  const bool lock = std::getenv("MLOCK") != nullptr;
+  if (lock && mlockall(MCL_FUTURE) != 0) Fail("mlockall");
+  Model first(directory);
+  std::atomic<bool> done{false};
+  std::atomic<double> longest{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < busy; ++i) {
+    threads.emplace_back([&] {
+      while (!done.load(std::memory_order_relaxed)) {
+      }
+    });
+  }
+  if (lock) {
+    threads.emplace_back([&] {
+      constexpr size_t kBytes = size_t{64} << 10;
+      while (!done.load()) {
+        void* mapped = nullptr;
+        const double took = SecondsOf([&] {
+          mapped = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        });
+        if (took > longest.load()) longest.store(took);
+        munmap(mapped, kBytes);
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+      }
+    });
+  }
+  for (int i = 0; i < loads; ++i) {
+    if (serving) first.Run();
+    std::unique_ptr<Model> model;
+    const double load =
+        SecondsOf([&] { model = std::make_unique<Model>(directory); });
+    if (serving) model->Run();
+    const double drop = SecondsOf([&] { model.reset(); });
+    std::printf(
+        "{\"event\":\"time\",\"load_s\":%.4f,\"drop_s\":%.4f,"
+        "\"longest_mmap_s\":%.4f}\n",
+        load, drop, longest.exchange(0));
+  }
+  done.store(true);
+  for (std::thread& thread : threads) thread.join();
+  return 0;
+}
+
 // ---- a CPU limit ------------------------------------------------------------
 
 // Of the control group whose cpu.stat is HARM_PROBE_CPU_STAT.
@@ -469,5 +531,9 @@ int main(int argc, char** argv) {
   if (command == "updates" && argc == 4) {
     return Updates(std::stod(argv[2]), argv[3]);
   }
-  Fail("expected threads, limit, fork, kernels, many, space or updates");
+  if (command == "time" && argc == 6) {
+    return Time(std::stoi(argv[2]), std::stoi(argv[3]),
+                std::strcmp(argv[4], "serving") == 0, argv[5]);
+  }
+  Fail("expected threads, limit, fork, kernels, many, space, updates or time");
 }

@@ -179,16 +179,16 @@ class Swap(Scenario):
         assert serving is not None
         assert slots == ["A", "B"] * 3
 
-    def a_larger_next_version_extends_the_standby_slot(self) -> None:
+    def a_much_larger_next_version_leaves_the_standby_range_to_others(self) -> None:
         directory = self.context.model("growing")
         first = EagerModel(directory / "1")
-        slot, reserved = pool("growing/1").slot, pool("growing/1").bytes_reserved
+        slot = pool("growing/1").slot
         del first
         gc.collect()
         third = EagerModel(directory / "3")
         stats = pool("growing/3")
-        assert (stats.slot, stats.fallback_bytes) == (slot, 0)
-        assert stats.bytes_reserved > reserved
+        assert stats.fallback_bytes == 0
+        assert stats.slot != slot
         assert weight_violations({"growing/3": third.addresses()}, pool_of) == []
 
     def a_smaller_next_version_reuses_the_standby_slot(self) -> None:
@@ -286,14 +286,14 @@ class Many(Scenario):
         addresses |= {f"ctr/{number}": model.addresses() for number, model in new.items()}
         assert weight_violations(addresses, pool_of) == []
 
-    def the_same_version_loaded_twice_shares_one_pool(self) -> None:
+    def the_same_version_loaded_twice_has_two_pools(self) -> None:
         directory = self.context.model("ctr")
         first = EagerModel(directory / "1")
         once = pool("ctr/1").bytes_in_use
         second = EagerModel(directory / "1")
-        stats = pool("ctr/1")
-        assert stats.bytes_in_use == 2 * once
-        assert stats.fallback_bytes == 0
+        both = [stats for stats in pools() if stats.name == "ctr/1"]
+        assert len({stats.slot for stats in both}) == 2
+        assert {(stats.bytes_in_use, stats.fallback_bytes) for stats in both} == {(once, 0)}
         violations = weight_violations(
             {"ctr/1": {**first.addresses()}}, pool_of
         ) + weight_violations({"ctr/1": {**second.addresses()}}, pool_of)
@@ -303,7 +303,8 @@ class Many(Scenario):
         answer = second.score(request(0)).tobytes()
         del first
         gc.collect()
-        assert (pool("ctr/1").bytes_in_use, pool("ctr/1").state) == (once, "live")
+        live = [stats for stats in pools() if stats.name == "ctr/1" and stats.state == "live"]
+        assert [stats.bytes_in_use for stats in live] == [once]
         assert second.score(request(0)).tobytes() == answer
 
     def models_of_one_name_in_two_directories_lie_apart(self) -> None:
@@ -333,7 +334,7 @@ class Many(Scenario):
         assert len(addresses) == 3 * THREADS
         assert weight_violations(addresses, pool_of) == []
 
-    def concurrent_loads_of_one_version_share_one_pool(self) -> None:
+    def concurrent_loads_of_one_version_lie_in_its_pools(self) -> None:
         directory = self.context.model("ctr")
         models: list[EagerModel] = []
         _in_threads([lambda: models.append(EagerModel(directory / "1"))] * THREADS)
@@ -389,12 +390,14 @@ class Many(Scenario):
         answer = second.score(request(0)).tobytes()
         del first
         gc.collect()
+        trimmed = tf_model_pool.totals().trimmed_bytes
         standby = sum(stats.bytes_reserved for stats in pools() if stats.state == "standby")
         live = pool("ctr/2").bytes_reserved
         # WHEN memory is trimmed
         given_back = tf_model_pool.trim()
-        # THEN what was standby is gone and what is alive is not
-        assert given_back == standby > 0
+        # THEN what was standby is gone, some of it in the background, and what is alive is not
+        assert 0 < given_back <= standby
+        assert tf_model_pool.totals().trimmed_bytes - trimmed >= standby
         assert [
             p.bytes_reserved for p in pools() if p.state == "standby" and p.bytes_reserved
         ] == []

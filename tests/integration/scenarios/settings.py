@@ -418,7 +418,7 @@ class _Malformed(_Settings):
             "TF_MODEL_POOL_RETAIN": ("standby", "release", "second"),
             "TF_MODEL_POOL_HUGE_PAGES": ("on", "off"),
             "TF_MODEL_POOL_PREFAULT": ("on", "off"),
-            "TF_MODEL_POOL_LOAD_PRIORITY": ("auto", "normal", "low", "idle"),
+            "TF_MODEL_POOL_LOAD_PRIORITY": ("auto", "normal"),
             "TF_MODEL_POOL_PREPARE": ("on", "off"),
         }[variable]
 
