@@ -44,8 +44,8 @@ class KindsOfModels {
       break;
     }
     known.push_front(std::move(kind));
-    const auto most = static_cast<size_t>(
-        tf_model_pool::ProcessSettings().prepare_runs);
+    const auto most =
+        static_cast<size_t>(tf_model_pool::ProcessSettings().prepare_runs);
     if (known.size() > most) known.resize(most);
   }
 

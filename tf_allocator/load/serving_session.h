@@ -28,11 +28,11 @@ std::unique_ptr<Session> NewServingSession(std::unique_ptr<Session> session);
 // `session`.
 Session* BehindServing(Session* session);
 
-// Makes executors for what versions of the model in `export_dir` have been asked
-// for and, without `large_constants`, for its signatures: executors have a copy
-// of the graph's constants. TF_MODEL_POOL_PREPARE_RUNS at most. No kernel runs.
-// Does nothing for a session that is not from NewServingSession. To be called
-// once, before others use the session.
+// Makes executors for what versions of the model in `export_dir` have been
+// asked for and, without `large_constants`, for its signatures: executors have
+// a copy of the graph's constants. TF_MODEL_POOL_PREPARE_RUNS at most. No
+// kernel runs. Does nothing for a session that is not from NewServingSession.
+// To be called once, before others use the session.
 void PrepareToServe(Session* session, const MetaGraphDef& meta_graph,
                     const std::string& export_dir, bool large_constants);
 

@@ -26,8 +26,7 @@ class UnloadThread {
     static UnloadThread* const made = [] {
       auto* thread = new UnloadThread;
       static UnloadThread* at_fork = thread;
-      pthread_atfork([] { at_fork->mu_.lock(); },
-                     [] { at_fork->mu_.unlock(); },
+      pthread_atfork([] { at_fork->mu_.lock(); }, [] { at_fork->mu_.unlock(); },
                      [] { at_fork->BeginChild(); });
       // What a session uses must not be gone before it.
       std::atexit([] { at_fork->Wait(); });

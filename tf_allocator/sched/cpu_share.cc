@@ -63,9 +63,9 @@ void CpuShare::Look(const CpuReading& reading) {
   if (took < kLookNs) return;
   const auto use = [&](int64_t before, int64_t after, double* average) {
     const int64_t loads = reading.loads_ns - last_.loads_ns;
-    const double now = static_cast<double>(
-                           std::max<int64_t>(0, after - before - loads)) /
-                       static_cast<double>(took);
+    const double now =
+        static_cast<double>(std::max<int64_t>(0, after - before - loads)) /
+        static_cast<double>(took);
     *average = *average < 0 ? now
                             : kWeightOfLastLook * now +
                                   (1 - kWeightOfLastLook) * *average;
@@ -189,8 +189,7 @@ void CpuReader::Read(bool quota_only, CpuReading* reading) const {
   CPU_ZERO(&usable);
   // Of the process, whatever thread reads. Fails if the machine has more CPUs
   // than the set has room for.
-  const bool known =
-      sched_getaffinity(getpid(), sizeof(usable), &usable) == 0;
+  const bool known = sched_getaffinity(getpid(), sizeof(usable), &usable) == 0;
   reading->cpus = known ? CPU_COUNT(&usable)
                         : std::max(1u, std::thread::hardware_concurrency());
   reading->cpus_busy_ns = ParseBusyNs(

@@ -133,8 +133,8 @@ TEST(TurnsTest, AThreadUsesItsShareInShortTurns) {
   for (const double share : {0.05, 0.25, 0.5, 0.8}) {
     Thread thread;
     thread.Run(1000 * kMs, share);
-    const double used = static_cast<double>(thread.cpu_ns) /
-                        static_cast<double>(thread.now_ns);
+    const double used =
+        static_cast<double>(thread.cpu_ns) / static_cast<double>(thread.now_ns);
     EXPECT_NEAR(used, share, 0.02) << share;
     EXPECT_LE(thread.longest_turn_ns, 2 * Turns::kTurnNs) << share;
   }

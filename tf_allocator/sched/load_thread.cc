@@ -61,8 +61,7 @@ thread_local int depth = 0;
 void SleepUntilTurn(int) {
   const int saved_errno = errno;
   if (const PacedThread* paced = this_thread) {
-    const int64_t until =
-        paced->pause_until_ns.load(std::memory_order_relaxed);
+    const int64_t until = paced->pause_until_ns.load(std::memory_order_relaxed);
     const timespec time = {until / 1'000'000'000, until % 1'000'000'000};
     // Not clock_nanosleep, which a thread may be cancelled in.
     while (syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &time,
@@ -74,7 +73,7 @@ void SleepUntilTurn(int) {
 }
 
 bool IsOurs(int signal_number) {
-  struct sigaction action {};
+  struct sigaction action{};
   return sigaction(signal_number, nullptr, &action) == 0 &&
          (action.sa_flags & SA_SIGINFO) == 0 &&
          action.sa_handler == SleepUntilTurn;
@@ -91,12 +90,12 @@ int TakeSignal() {
   taken = 0;
   for (int i = 0; i < 9 && taken == 0; ++i) {
     const int candidate = i == 0 ? SIGURG : SIGRTMAX - i;
-    struct sigaction before {};
+    struct sigaction before{};
     if (sigaction(candidate, nullptr, &before) != 0 ||
         (before.sa_flags & SA_SIGINFO) != 0 || before.sa_handler != SIG_DFL) {
       continue;
     }
-    struct sigaction ours {};
+    struct sigaction ours{};
     ours.sa_handler = SleepUntilTurn;
     ours.sa_flags = SA_RESTART | SA_ONSTACK;
     sigfillset(&ours.sa_mask);
@@ -113,8 +112,7 @@ class Pacer {
     static Pacer* const pacer = [] {
       auto* made = new Pacer;
       static Pacer* at_fork = made;
-      pthread_atfork([] { at_fork->mu_.lock(); },
-                     [] { at_fork->mu_.unlock(); },
+      pthread_atfork([] { at_fork->mu_.lock(); }, [] { at_fork->mu_.unlock(); },
                      [] { at_fork->BeginChild(); });
       return made;
     }();
@@ -194,8 +192,7 @@ class Pacer {
     }
     const double share = share_.share() / static_cast<double>(threads_.size());
     for (PacedThread* paced : threads_) {
-      int64_t pause =
-          paced->turns.Pause(now, ClockNs(paced->cpu_clock), share);
+      int64_t pause = paced->turns.Pause(now, ClockNs(paced->cpu_clock), share);
       if (share_.quota_is_short()) pause = std::max(pause, kLookAtQuotaNs);
       // Still in its last one.
       if (pause == 0 || paced->pause_until_ns > now) continue;
@@ -276,8 +273,8 @@ int AllowedThreads() {
   const int cpus =
       static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   if (this_thread == nullptr || !Serving()) return cpus;
-  return std::max(
-      1, std::min(cpus, static_cast<int>(Pacer::OfProcess().Share())));
+  return std::max(1,
+                  std::min(cpus, static_cast<int>(Pacer::OfProcess().Share())));
 }
 
 void NoteServing() {

@@ -167,9 +167,9 @@ TEST_F(LoadThreadTest, AWaitIsNotInterrupted) {
 TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {
   // Somebody takes the one that is in use.
   static std::atomic<int> theirs{0};
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = [](int) { ++theirs; };
-  struct sigaction before {};
+  struct sigaction before{};
   ASSERT_EQ(sigaction(SIGURG, &action, &before), 0);
   NoteServing();
   {
@@ -177,7 +177,7 @@ TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {
     EXPECT_GT(SleepsInWork(), 20);
   }
   EXPECT_EQ(theirs, 0);
-  struct sigaction now {};
+  struct sigaction now{};
   sigaction(SIGURG, nullptr, &now);
   EXPECT_EQ(now.sa_handler, action.sa_handler);
   sigaction(SIGURG, &before, nullptr);

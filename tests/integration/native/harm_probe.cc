@@ -107,8 +107,7 @@ class Model {
 
   std::vector<Tensor> Run() {
     std::vector<Tensor> outputs;
-    const auto status =
-        bundle_.session->Run(inputs_, outputs_, {}, &outputs);
+    const auto status = bundle_.session->Run(inputs_, outputs_, {}, &outputs);
     if (!status.ok()) Fail("run: " + status.ToString());
     return outputs;
   }
@@ -180,7 +179,9 @@ uint64_t AddressSpace() {
 
 int Limit(uint64_t bytes, const std::string& directory) {
   // What the first load of a process takes is there already.
-  { Model warm(directory); }
+  {
+    Model warm(directory);
+  }
   rlimit limit{};
   limit.rlim_cur = limit.rlim_max = AddressSpace() + bytes;
   if (setrlimit(RLIMIT_AS, &limit) != 0) Fail("setrlimit");
@@ -275,8 +276,7 @@ void WriteModel(const std::string& directory) {
   y->set_name("y");
   y->set_op("HarmProbe");
   y->add_input("x");
-  auto& signature =
-      (*meta_graph->mutable_signature_def())["serving_default"];
+  auto& signature = (*meta_graph->mutable_signature_def())["serving_default"];
   const auto fill = [](tensorflow::TensorInfo* info, const char* name) {
     info->set_name(name);
     info->set_dtype(tensorflow::DT_INT64);
