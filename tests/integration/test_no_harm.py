@@ -168,6 +168,10 @@ def test_an_exception_in_a_load_reaches_the_caller(
         assert [line["how"] for line in report.of("limit")] == ["bad_alloc"]
 
 
+def test_a_model_may_be_left_to_static_destructors(patched: HarmProbe, models: Path) -> None:
+    assert patched.run("static", models / "table" / "1").of("static")
+
+
 @pytest.mark.parametrize("model", ["table", "batching"])
 def test_a_forked_child_loads_and_runs_as_its_parent_did(
     model: str, patched: HarmProbe, models: Path

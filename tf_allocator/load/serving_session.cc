@@ -24,6 +24,14 @@
 #include "tf_allocator/runtime/session_model.h"
 #include "tf_allocator/sched/load_thread.h"
 
+namespace {
+thread_local bool prepares = true;
+}  // namespace
+
+namespace tf_model_pool {
+bool SetPreparing(bool on) { return std::exchange(prepares, on); }
+}  // namespace tf_model_pool
+
 namespace tensorflow {
 namespace {
 
@@ -120,7 +128,7 @@ class ServingSession : public ForwardingSession {
         kinds.push_back(std::move(kind));
       }
     }
-    int left = tf_model_pool::ProcessSettings().prepare_runs;
+    int left = prepares ? tf_model_pool::ProcessSettings().prepare_runs : 0;
     for (const RunKind& kind : kinds) {
       if (left == 0) break;
       if (prepared_.Has(HashOf(kind)) || !PrepareRun(session(), kind)) continue;

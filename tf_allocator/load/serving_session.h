@@ -38,4 +38,12 @@ void PrepareToServe(Session* session, const MetaGraphDef& meta_graph,
 
 }  // namespace tensorflow
 
+namespace tf_model_pool {
+
+// Whether loads of the calling thread prepare what the model serves; returns
+// what was so before. For a caller that makes callables of its own.
+bool SetPreparing(bool on);
+
+}  // namespace tf_model_pool
+
 #endif  // TF_ALLOCATOR_LOAD_SERVING_SESSION_H_

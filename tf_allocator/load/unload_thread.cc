@@ -29,7 +29,7 @@ class UnloadThread {
       pthread_atfork([] { at_fork->mu_.lock(); }, [] { at_fork->mu_.unlock(); },
                      [] { at_fork->BeginChild(); });
       // What a session uses must not be gone before it.
-      std::atexit([] { at_fork->Wait(); });
+      std::atexit([] { at_fork->End(); });
       return thread;
     }();
     return *made;
@@ -38,6 +38,7 @@ class UnloadThread {
   // Returns false, with `work` as it was, if there is no thread to be had.
   bool Add(std::function<void()>* work) {
     const std::lock_guard<std::mutex> lock(mu_);
+    if (ended_) return false;
     if (!running_) {
       try {
         std::thread([this] { Loop(); }).detach();
@@ -56,6 +57,15 @@ class UnloadThread {
     std::unique_lock<std::mutex> lock(mu_);
     const uint64_t until = added_;
     changed_.wait(lock, [&] { return done_ >= until || on_this_thread_; });
+  }
+
+  // The process ends: what static destructors drop ends where it is dropped.
+  void End() {
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      ended_ = true;
+    }
+    Wait();
   }
 
  private:
@@ -97,6 +107,7 @@ class UnloadThread {
   uint64_t added_ = 0;
   uint64_t done_ = 0;
   bool running_ = false;
+  bool ended_ = false;
 };
 
 thread_local bool UnloadThread::on_this_thread_ = false;

@@ -18,10 +18,6 @@
 namespace tf_model_pool {
 namespace {
 
-// Of what requests leave. The rest is for their bursts: with all of it taken,
-// p99 of requests at 70 % CPU was five times as high (docs/design.md).
-constexpr double kOfWhatIsLeft = 0.4;
-
 // A load has this much in any case: on two busy CPUs, a quarter of one.
 constexpr double kLeastOfCapacity = 0.125;
 constexpr double kLeast = 0.25;

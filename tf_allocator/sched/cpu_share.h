@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How much CPU time loads may use: half of what requests leave.
+// How much CPU time loads may use: a part of what requests leave.
 
 #ifndef TF_ALLOCATOR_SCHED_CPU_SHARE_H_
 #define TF_ALLOCATOR_SCHED_CPU_SHARE_H_
@@ -44,6 +44,8 @@ class CpuShare {
   // until some of it is older than a period: the kernel would stop everybody.
   bool quota_is_short() const { return quota_is_short_; }
 
+  // Of what requests leave. The rest is for their bursts (docs/design.md).
+  static constexpr double kOfWhatIsLeft = 0.4;
   static constexpr int64_t kLookNs = 100'000'000;
   // The kernel's default (cpu.max, cpu.cfs_period_us). Quotas of longer periods
   // are watched as if they had this one, which is stricter.

@@ -45,9 +45,11 @@ double ShareWith(Machine machine, double others, double loads) {
   return share.share();
 }
 
-TEST(CpuShareTest, LoadsGetHalfOfWhatOthersLeave) {
-  EXPECT_NEAR(ShareWith(Machine(2), 0.8, 0.3), 0.6, 0.01);
-  EXPECT_NEAR(ShareWith(Machine(16), 4, 0), 6, 0.01);
+constexpr double kPart = CpuShare::kOfWhatIsLeft;
+
+TEST(CpuShareTest, LoadsGetAPartOfWhatOthersLeave) {
+  EXPECT_NEAR(ShareWith(Machine(2), 0.8, 0.3), 1.2 * kPart, 0.01);
+  EXPECT_NEAR(ShareWith(Machine(16), 4, 0), 12 * kPart, 0.01);
 }
 
 TEST(CpuShareTest, WhatLoadsUseThemselvesIsNotTakenForOthers) {
@@ -64,7 +66,7 @@ TEST(CpuShareTest, OnABusyMachineLoadsKeepAFloor) {
 TEST(CpuShareTest, AQuotaCountsAsCpusDo) {
   Machine machine(8);
   machine.set_quota(1);
-  EXPECT_NEAR(ShareWith(machine, 0.4, 0.1), 0.3, 0.01);
+  EXPECT_NEAR(ShareWith(machine, 0.4, 0.1), 0.6 * kPart, 0.01);
   machine.set_quota(0.5);
   EXPECT_NEAR(ShareWith(machine, 0.5, 0), 0.0625, 0.01);
 }
@@ -77,7 +79,7 @@ TEST(CpuShareTest, BeginsAtTheFloorUntilItHasSeenMore) {
   share.Look(machine.After(CpuShare::kLookNs / 2, 0, 0));
   EXPECT_NEAR(share.share(), 0.25, 0.001);
   share.Look(machine.After(CpuShare::kLookNs / 2, 0, 0));
-  EXPECT_NEAR(share.share(), 1, 0.001);
+  EXPECT_NEAR(share.share(), 2 * kPart, 0.001);
 }
 
 TEST(CpuShareTest, LoadsStopWhileAQuotaIsNearlyUsedUp) {

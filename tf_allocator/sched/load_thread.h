@@ -11,7 +11,7 @@
 //   250 us. One that has used its share of CPU time gets a signal whose handler
 //   sleeps. So what TensorFlow does in one piece pauses too, and whoever waits
 //   for a lock of that thread waits for one pause at most.
-// - The share is half of what requests leave of the CPUs or of the control
+// - The share is a part of what requests leave of the CPUs or of the control
 //   group's quota (cpu_share.h).
 // - While nothing serves, a load is as fast as ever.
 

@@ -9,6 +9,8 @@
 //     loads DIR, runs its default signature on the loading thread and on
 //     another one, loads and runs it again while a thread requests, and prints
 //     how every thread of the process is scheduled.
+//   harm_probe static DIR
+//     loads and runs DIR, and leaves the model to static destructors.
 //   harm_probe limit BYTES DIR
 //     loads DIR with that much address space left; prints how it ended.
 //   harm_probe fork DIR
@@ -175,6 +177,16 @@ uint64_t AddressSpace() {
   uint64_t pages = 0;
   file >> pages;
   return pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+// Static destructors end it, beside threads that are still there.
+int Static(const std::string& directory) {
+  static std::unique_ptr<Model> model;
+  model = std::make_unique<Model>(directory);
+  model->Run();
+  Model(directory).Run();
+  std::printf("{\"event\":\"static\"}\n");
+  return 0;
 }
 
 int Limit(uint64_t bytes, const std::string& directory) {
@@ -519,6 +531,7 @@ int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "threads" && argc == 3) return Threads(argv[2]);
+  if (command == "static" && argc == 3) return Static(argv[2]);
   if (command == "limit" && argc == 4) {
     return Limit(std::stoull(argv[2]), argv[3]);
   }
@@ -535,5 +548,7 @@ int main(int argc, char** argv) {
     return Time(std::stoi(argv[2]), std::stoi(argv[3]),
                 std::strcmp(argv[4], "serving") == 0, argv[5]);
   }
-  Fail("expected threads, limit, fork, kernels, many, space, updates or time");
+  Fail(
+      "expected threads, static, limit, fork, kernels, many, space, updates or "
+      "time");
 }
