@@ -3,7 +3,8 @@
 
 Importing this package imports neither TensorFlow nor the native module; the first call that
 needs them does. Where the patched TensorFlow is missing, importing emits one
-`InactiveWarning` that says what is missing and how to get it, `is_active()` is False, and the
+`InactiveWarning` that says what is missing and how to get it (another TensorFlow that was
+installed over the patched one is such a case), `is_active()` is False, and the
 other functions raise `NotActiveError` with the same text. The command line
 (`python -m tf_model_pool`, which builds the wheel, among others) does not warn.
 """
@@ -32,33 +33,83 @@ from tf_model_pool.api import (
     trim,
 )
 from tf_model_pool.errors import (
+    ForkedError,
+    HotModelClosedError,
+    HotModelError,
+    HotModelForkedError,
+    HotModelTimeoutError,
     LoadPriorityError,
+    ModelClosedError,
     ModelPoolError,
     NotActiveError,
+    NotServingError,
     SettingError,
+    TensorFlowError,
+    VersionLoadError,
+    VersionNotFoundError,
 )
+from tf_model_pool.hot_events import (
+    HotEvent,
+    Loaded,
+    LoadFailed,
+    LoadStarted,
+    StorageFailed,
+    StorageRecovered,
+    Switched,
+    Unloaded,
+)
+from tf_model_pool.hot_manager import HotStats, VersionStatus
+from tf_model_pool.hot_model import HotModel, hot_models, set_max_concurrent_loads
+from tf_model_pool.load import LoadedModel, Signature, TensorSpec, load
 from tf_model_pool.load_priority import loading, run_at_load_priority
 
 __all__ = [
+    "ForkedError",
+    "HotEvent",
+    "HotModel",
+    "HotModelClosedError",
+    "HotModelError",
+    "HotModelForkedError",
+    "HotModelTimeoutError",
+    "HotStats",
     "InactiveWarning",
+    "LoadFailed",
     "LoadPriorityError",
+    "LoadStarted",
     "LoadTotals",
+    "Loaded",
+    "LoadedModel",
+    "ModelClosedError",
     "ModelPoolError",
     "NotActiveError",
+    "NotServingError",
     "PoolStats",
     "SettingError",
+    "Signature",
+    "StorageFailed",
+    "StorageRecovered",
+    "Switched",
+    "TensorFlowError",
+    "TensorSpec",
     "Totals",
+    "Unloaded",
+    "VersionLoadError",
+    "VersionNotFoundError",
+    "VersionStatus",
     "__version__",
     "binding",
     "build_info",
+    "hot_models",
     "inactive_reason",
     "is_active",
     "link_flags",
+    "load",
     "load_totals",
     "loading",
     "pool_of",
     "pools",
     "run_at_load_priority",
+    "set_max_concurrent_loads",
     "settings",
     "totals",
     "trim",
@@ -66,6 +117,8 @@ __all__ = [
 
 
 def _runs_as_command() -> bool:
+    if sys.argv and sys.argv[0].rpartition("/")[2] == "tf-model-pool":
+        return True
     # While Python locates the module of `python -m`, sys.argv[0] is "-m" (documented at
     # sys.argv), and this package is imported in exactly that stage.
     return sys.argv[:1] == ["-m"] and any(

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from tf_model_pool import overwritten as _overwritten
 from tf_model_pool.errors import NotActiveError, SettingError
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
@@ -152,16 +153,20 @@ _Record = TypeVar("_Record", PoolStats, Totals, LoadTotals)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorFlowLocation:
-    """The TensorFlow that `import tensorflow` would find; finding it does not import it."""
+    """The TensorFlow that `import tensorflow` would find; finding it does not import it.
+
+    `overwritten` is set if this one was installed over the patched one.
+    """
 
     directory: Path
     distribution: str | None
     version: str | None
+    overwritten: _overwritten.Overwritten | None = None
 
     @property
     def patched(self) -> bool:
-        """True where the package contains our library."""
-        return (self.directory / _LIBRARY).is_file()
+        """True if the package contains our library, and TensorFlow's libraries that call it."""
+        return self.overwritten is None and (self.directory / _LIBRARY).is_file()
 
     def recorded_hash(self, name: str) -> str | None:
         """The hash of a file as the distribution's RECORD has it; None without a record."""
@@ -187,14 +192,20 @@ def find_tensorflow() -> TensorFlowLocation | None:
     if spec is None or spec.origin is None:
         return None
     directory = Path(spec.origin).parent
+    here: dict[str, importlib.metadata.Distribution] = {}
     for name in _DISTRIBUTIONS:
         try:
             found = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        # Metadata without files is what an overwritten or half removed package leaves.
+        # Metadata without files is what a half removed package leaves.
         if Path(str(found.locate_file("tensorflow"))).resolve() == directory.resolve():
-            return TensorFlowLocation(directory, name, found.version)
+            here[name] = found
+    over = _overwritten.find(directory, list(here.values()))
+    if over is not None:
+        return TensorFlowLocation(directory, over.distribution, over.version, over)
+    for name, found in here.items():
+        return TensorFlowLocation(directory, name, found.version)
     return TensorFlowLocation(directory, None, None)
 
 
@@ -214,6 +225,8 @@ def missing_parts() -> str | None:
         )
     if not tensorflow.patched:
         if not (_PACKAGE_DIR / _LIBRARY).is_file():
+            if tensorflow.overwritten is not None:
+                return tensorflow.overwritten.text()
             return f"{tensorflow} is not patched (it contains no {_LIBRARY}). {HOW_TO_GET}"
         if not preloaded():
             return f"{tensorflow} is not patched, and the library was not preloaded. {HOW_TO_RUN}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `python -m tf_model_pool {build,run,doctor,stats,demo,bench,patches}`.
+"""The command line: `python -m tf_model_pool COMMAND`, in a wheel also `tf-model-pool COMMAND`.
 
 A command is a module with `add_arguments(parser)` and `run(args) -> int`, the exit status. Only
 the chosen command's module is imported: the builder must run where TensorFlow is not
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tf_model_pool._version import __version__
 from tf_model_pool.errors import BuildInterruptedError, ModelPoolError
@@ -44,16 +46,25 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 EXIT_ERROR = 1
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+#: The console command of the wheel (wheel/metadata.py).
+CONSOLE_COMMAND = "tf-model-pool"
 
 
 def _command_in(arguments: Sequence[str]) -> str | None:
     return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
+def _program() -> str:
+    called = Path(sys.argv[0]).name if sys.argv else ""
+    return called if called == CONSOLE_COMMAND else "python -m tf_model_pool"
+
+
 def make_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser, with the arguments of `command` alone filled in."""
     parser = argparse.ArgumentParser(
-        prog="python -m tf_model_pool",
+        prog=_program(),
         description="Memory pools per model version for TensorFlow on CPU.",
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -75,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BuildInterruptedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 128 + error.signal_number
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except ModelPoolError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR

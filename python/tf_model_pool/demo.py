@@ -9,6 +9,7 @@ an installation works; the measurements are made by `bench`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import importlib
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from tf_model_pool import api, stats
-from tf_model_pool.errors import NotActiveError
+from tf_model_pool.errors import ModelPoolError, NotActiveError
 
+_PREFIX = "tf_model_pool_demo_"
 _MODEL = "ctr"
 _USERS = 65536
 _ITEMS = 32768
@@ -84,7 +86,10 @@ def run_demo(directory: Path) -> int:
 
     print(f"Saving versions 1, 2 and 3 of the model {_MODEL} in {base}")
     for number in (1, 2, 3):
-        save_version(base, number)
+        try:
+            save_version(base, number)
+        except (OSError, tf.errors.OpError) as error:
+            raise ModelPoolError(f"cannot save {base / str(number)}: {error}") from error
     weights = 4 * (_USERS * _WIDTH + _ITEMS * _WIDTH + _WIDTH * _WIDTH + _WIDTH) + 8
     print(f"  {stats.format_bytes(weights)} of weights each")
 
@@ -241,13 +246,37 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         NotActiveError: pools are not active, for the reason in the text.
+        ModelPoolError: the SavedModels cannot be written.
     """
+    if args.directory is not None:
+        _prepare_directory(args.directory)
     # TensorFlow's informational lines hide the output; its warnings and errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     reason = api.inactive_reason()
     if reason is not None:
         raise NotActiveError(api.PREFIX + reason)
-    with tempfile.TemporaryDirectory(prefix="tf_model_pool_demo_") as temporary:
-        failed = run_demo((args.directory or Path(temporary)).resolve())
+    if args.directory is not None:
+        failed = run_demo(args.directory.resolve())
+    else:
+        with contextlib.ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
+            except OSError as error:
+                raise ModelPoolError(
+                    f"no temporary directory: {error.strerror}; name one with --directory"
+                ) from error
+            failed = run_demo(Path(temporary).resolve())
     print("\nFAIL: see the lines above." if failed else "\nPASS: each version has its own memory.")
     return 1 if failed else 0
+
+
+def _prepare_directory(directory: Path) -> None:
+    """Makes it where it is missing, and sees that files can be made in it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{_PREFIX}", dir=directory):
+            pass
+    except FileExistsError as error:
+        raise ModelPoolError(f"--directory {directory}: it is no directory") from error
+    except OSError as error:
+        raise ModelPoolError(f"--directory {directory}: {error.strerror}") from error

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_model_pool import api
+from tf_model_pool import api, overwritten
 from tf_model_pool._version import __version__
 from tf_model_pool.errors import ModelPoolError
 
@@ -49,13 +49,19 @@ _PER_VMA_LOCKS = (6, 4)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorFlowInfo:
-    """Which TensorFlow this Python imports. `error` is set where importing it failed."""
+    """Which TensorFlow this Python imports. `error` is set where importing it failed.
+
+    If it was installed over the patched one, `installed_over` names that, and `mend` has the
+    commands that bring it back.
+    """
 
     path: str | None
     distribution: str | None
     version: str | None
     patched: bool
     error: str | None
+    installed_over: str | None = None
+    mend: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,8 +178,15 @@ def read_tensorflow() -> TensorFlowInfo:
         version = version or str(module.__version__)
     except Exception as problem:  # the report is about whatever is wrong
         error = f"{type(problem).__name__}: {problem}"
+    over = location.overwritten
     return TensorFlowInfo(
-        str(location.directory), location.distribution, version, location.patched, error
+        str(location.directory),
+        location.distribution,
+        version,
+        location.patched,
+        error,
+        installed_over=None if over is None else over.patched,
+        mend=[] if over is None else over.mend,
     )
 
 
@@ -182,6 +195,7 @@ def read_pools(environment: Mapping[str, str]) -> PoolInfo:
     reason = api.inactive_reason()
     if reason is not None:
         # The last part is advice.
+        reason = reason.partition(overwritten.HOW_TO_MEND)[0]
         reason = reason.removesuffix(api.HOW_TO_GET).removesuffix(api.HOW_TO_RUN).strip()
     settings: dict[str, str] = {}
     with contextlib.suppress(ModelPoolError):
@@ -482,6 +496,13 @@ def _advise_inactive(tensorflow: TensorFlowInfo, pools: PoolInfo, add: Any) -> N
         add("Unset TF_MODEL_POOL, or set it to on.", "TF_MODEL_POOL=off switches pools off")
     elif pools.reason and pools.reason.startswith("TF_MODEL_POOL"):
         add("Correct the setting and start the process again.", reason)
+    elif tensorflow.mend and not pools.preloaded and "was not preloaded" not in reason:
+        add(
+            "\n".join(["Install the patched wheel again:", *tensorflow.mend]),
+            "the two have the same files, and pip lets the later one overwrite those of the "
+            "earlier one; if something you use requires tensorflow by that name, build the wheel "
+            "under it (docs/quickstart.md)",
+        )
     elif tensorflow.path is not None and tensorflow.error is not None:
         add("Repair the installation of TensorFlow.", f"importing it fails: {tensorflow.error}")
     elif tensorflow.patched:
@@ -635,13 +656,17 @@ def render(report: Report) -> str:
     if not report.advice:
         lines += ["  none"]
     for entry in report.advice:
-        lines += [f"  * {entry.action}", f"    Reason: {entry.reason.rstrip('.')}."]
+        action, *commands = entry.action.splitlines()
+        lines += [f"  * {action}", *(f"        {command}" for command in commands)]
+        lines += [f"    Reason: {entry.reason.rstrip('.')}."]
     return "\n".join(lines)
 
 
 def _patched(tensorflow: TensorFlowInfo, pools: PoolInfo) -> str:
     if tensorflow.patched:
         return "yes"
+    if tensorflow.installed_over:
+        return f"no; installed over {tensorflow.installed_over}"
     return "no; the library is preloaded" if pools.preloaded else "no"
 
 

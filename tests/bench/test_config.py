@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.bench_runs import made_up_model
-from tf_model_pool.bench import command, config, errors
+from tf_model_pool.bench import command, config, errors, wheels
 from tf_model_pool.bench.errors import BenchError, MissingLibraryError, MissingPackageError
 
 
@@ -244,6 +245,32 @@ def test_the_pins_in_messages_are_those_of_the_project(repository: Path) -> None
     pyproject = (repository / "pyproject.toml").read_text()
     for requirement in errors.REQUIREMENTS.values():
         assert f'"{requirement}' in pyproject
+
+
+def test_a_dry_run_names_every_path_that_does_not_exist(tmp_path: Path) -> None:
+    # GIVEN
+    given = {
+        name: tmp_path / "none" / name
+        for name in ("--model", "--stock-python", "--patched-python", "--driver")
+    }
+    arguments = [word for name, path in given.items() for word in (name, str(path))]
+    # WHEN, THEN
+    with pytest.raises(BenchError, match="do not exist") as caught:
+        command.run(parse("--dry-run", *arguments))
+    assert [f"{n} {p}" for n, p in given.items() if f"{n} {p}" not in str(caught.value)] == []
+
+
+def test_a_dry_run_says_what_would_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # GIVEN an interpreter and a driver that exist, and one that no configuration here uses
+    monkeypatch.setattr(wheels, "find_wheel", lambda name, python: name)
+    used = ("--patched-python", sys.executable, "--driver", sys.executable)
+    arguments = [*used, "--stock-python", str(tmp_path / "none"), "--config", "patched"]
+    # WHEN
+    assert command.run(parse("--quick", "--dry-run", *arguments)) == 0
+    # THEN
+    assert capsys.readouterr().out == "2 x ctr-mix/repeated/patched\n"
 
 
 def test_missing_environments_are_a_clear_error(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ OWN_PATH = "(?:" + "|".join(map(re.escape, OWN)) + r")/[\w./+-]*\w"
 PATH = re.compile(r"(?<![\w/.<-])(?:\./)?(" + OWN_PATH + r"|build\.sh)(?![\w*])")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 STAGE = re.compile(r"\./build\.sh +([a-z-]+)")
-SUBCOMMAND = re.compile(r"python -m tf_model_pool +([a-z]+)")
+SUBCOMMAND = re.compile(r"(?:python -m tf_model_pool|\btf-model-pool) +([a-z]+)")
 VARIABLE = re.compile(r"\bTF_MODEL_POOL(?:_[A-Z]+)*\b")
 
 
@@ -90,6 +90,22 @@ def test_the_reference_has_every_setting_and_field() -> None:
     assert absent == []
 
 
+def variables_of_the_build() -> list[str]:
+    """Every variable that the help of build.sh lists under "environment"."""
+    listed = subprocess.run(
+        [str(ROOT / "build.sh"), "-h"], check=True, capture_output=True, text=True
+    ).stdout
+    return re.findall(r"^  ([A-Z_]+) ", listed.partition("\nenvironment:")[2], re.MULTILINE)
+
+
+def test_the_quickstart_has_every_variable_of_the_build() -> None:
+    quickstart = (ROOT / "docs/quickstart.md").read_text()
+    names = variables_of_the_build()
+    assert "PACKAGE" in names
+    assert [name for name in names if not re.search(rf"\b{name}\b", quickstart)] == []
+    assert "PACKAGE=tensorflow ./build.sh" in quickstart
+
+
 def test_the_checkers_see_what_is_wrong() -> None:
     # GIVEN a document that names things that do not exist
     text = (
@@ -100,4 +116,5 @@ def test_the_checkers_see_what_is_wrong() -> None:
     assert missing_paths(text, ROOT) == ["docs/nowhere.md", "tests/nowhere.py"]
     assert unknown_stages(text) == ["nothing"]
     assert unknown_subcommands(text) == ["nothing"]
+    assert unknown_subcommands("`tf-model-pool nowhere`") == ["nowhere"]
     assert "TF_MODEL_POOL_NOTHING" not in settings_in_source()

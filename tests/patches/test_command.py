@@ -9,12 +9,12 @@ import pytest
 
 from support.patch_project import HEADER, RELEASE, SOURCE, Project, commit, edit
 from tf_model_pool import cli
-from tf_model_pool.wheel import digest
+from tf_model_pool.wheel import checkout
 
 
 @pytest.fixture(autouse=True)
 def in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "project_root", lambda: project.root)
+    monkeypatch.setattr(checkout, "project_root", lambda: project.root)
 
 
 def patches(*arguments: str | Path) -> int:

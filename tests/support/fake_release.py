@@ -94,6 +94,9 @@ target_link_options(tf_model_pool PRIVATE -s "LINKER:-soname,libtf_model_pool.so
 add_library(native MODULE native.cc)
 target_link_options(native PRIVATE -s)
 set_target_properties(native PROPERTIES PREFIX "" OUTPUT_NAME "_native")
+add_library(session MODULE session.cc)
+target_link_options(session PRIVATE -s)
+set_target_properties(session PROPERTIES PREFIX "" OUTPUT_NAME "_session")
 add_executable(swap_driver EXCLUDE_FROM_ALL bench/driver.cc)
 target_link_options(swap_driver PRIVATE -s)
 # Targets that are in no wheel: not built, but their sources must be there.
@@ -238,6 +241,7 @@ def write_project(root: Path) -> Path:
         "tf_allocator/CMakeLists.txt": CMAKE,
         "tf_allocator/library.cc": LIBRARY_SOURCE,
         "tf_allocator/native.cc": 'extern "C" int native() { return 1; }\n',
+        "tf_allocator/session.cc": 'extern "C" int session() { return 1; }\n',
         "tf_allocator/pool/pool_stats.h": "// statistics\n",
         "tf_allocator/runtime/hooks.h": "// hooks\n",
         "tf_allocator/pool/pool_test.cc": "#error not part of a wheel\n",

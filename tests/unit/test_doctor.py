@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tf_model_pool import api, doctor
+from tf_model_pool import api, doctor, overwritten
 
 GIB = 1 << 30
 
@@ -329,6 +329,45 @@ def test_each_way_of_being_inactive_has_its_advice(
 ) -> None:
     text = advice_text(dataclasses.replace(TENSORFLOW, **tensorflow), inactive(reason))
     assert words in text
+
+
+MEND = ["pip uninstall -y tensorflow tensorflow-cpu", "pip install dist/tensorflow_cpu-2-*.whl"]
+
+
+def test_a_tensorflow_installed_over_the_patched_one_gets_the_lines_that_mend_it() -> None:
+    other = dataclasses.replace(
+        TENSORFLOW,
+        distribution="tensorflow",
+        version="2.20.0",
+        patched=False,
+        installed_over="tensorflow-cpu 2.21.0+modelpool.0.1.0",
+        mend=MEND,
+    )
+    reason = "tensorflow 2.20.0 was installed over tensorflow-cpu 2.21.0+modelpool.0.1.0"
+    # WHEN
+    text = doctor.render(
+        report(
+            tensorflow=other,
+            pools=inactive(reason),
+            advice=doctor.advise(other, inactive(reason), ALLOCATOR, SYSTEM),
+        )
+    )
+    # THEN
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "distribution tensorflow" in rows
+    assert "patched no; installed over tensorflow-cpu 2.21.0+modelpool.0.1.0" in rows
+    at = rows.index(MEND[0])
+    assert rows[at + 1] == MEND[1]
+    assert "./build.sh" not in text
+
+
+def test_the_reason_of_an_overwritten_installation_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = overwritten.Overwritten("a 1", "b", "2", Path("/site/tensorflow"), MEND)
+    monkeypatch.setattr(api, "inactive_reason", over.text)
+    reason = doctor.read_pools({}).reason
+    assert reason == "b 2 was installed over a 1 and replaced its files in /site/tensorflow."
 
 
 def test_a_library_that_was_not_preloaded_gets_the_command_that_does_it() -> None:

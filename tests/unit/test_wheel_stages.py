@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import io
 import json
@@ -381,6 +382,29 @@ def test_version_tag_and_licence_change_and_nothing_else() -> None:
     assert metadata.with_license_file(text, "L").splitlines()[3] == "License-File: L"
     wheel = "Wheel-Version: 1.0\nTag: a\nTag: b\nBuild: 1\n"
     assert metadata.with_tag(wheel, "c") == "Wheel-Version: 1.0\nTag: c\nBuild: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "[console_scripts]\nOURS\n"),
+        ("", "[console_scripts]\nOURS\n"),
+        ("[console_scripts]\na = b:c\n", "[console_scripts]\na = b:c\nOURS\n"),
+        ("[console_scripts]\na = b:c", "[console_scripts]\na = b:c\nOURS\n"),
+        (
+            "[x]\nq = r\n\n[console_scripts]\r\na = b:c\r\n\n[gui_scripts]\na = b:c\n",
+            "[x]\nq = r\n\n[console_scripts]\na = b:c\nOURS\n\n[gui_scripts]\na = b:c\n",
+        ),
+        ("[gui_scripts]\na = b:c\n", "[gui_scripts]\na = b:c\n\n[console_scripts]\nOURS\n"),
+    ],
+)
+def test_the_console_command_is_added_to_what_is_there(before: str | None, after: str) -> None:
+    ours = "tf-model-pool = tf_model_pool.cli:main"
+    text = metadata.with_console_command(before)
+    assert text == after.replace("OURS", ours)
+    read = configparser.ConfigParser()
+    read.read_string(text)
+    assert metadata.with_console_command(text) == text
 
 
 @pytest.mark.parametrize("change", [metadata.with_version, metadata.with_tag])

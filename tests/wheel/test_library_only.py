@@ -156,6 +156,12 @@ def test_the_wheel_verifies_and_is_named_after_project_and_tensorflow(built: Pat
     assert f"Requires-Dist: tensorflow-cpu=={fake_release.VERSION}\n" in text
 
 
+def test_it_has_the_console_command(built: Path) -> None:
+    with zipfile.ZipFile(built) as wheel:
+        text = wheel.read(f"{DIST_INFO}/entry_points.txt").decode()
+    assert text == "[console_scripts]\ntf-model-pool = tf_model_pool.cli:main\n"
+
+
 def test_it_replaces_nothing_of_tensorflow(built: Path) -> None:
     with zipfile.ZipFile(built) as wheel:
         first = {name.partition("/")[0] for name in wheel.namelist()}

@@ -60,10 +60,20 @@ def released(build_info: dict[str, Any]) -> Path:
 @pytest.fixture(scope="module")
 def libraries(contents: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("libraries")
-    names = [name for name in contents.namelist() if name.startswith("tf_model_pool/_native.")]
+    names = [name for name in contents.namelist() if name.startswith("tf_model_pool/_")]
     for name in (*EDITED, OURS, DRIVER, *(n for n in names if n.endswith(".so"))):
         contents.extract(name, directory)
     return directory
+
+
+def native_modules(libraries: Path) -> tuple[Path, Path]:
+    """`_native` and `_session`."""
+    native, session = sorted((libraries / "tf_model_pool").glob("_*.so"))
+    assert (native.name.partition(".")[0], session.name.partition(".")[0]) == (
+        "_native",
+        "_session",
+    )
+    return native, session
 
 
 def test_every_member_is_what_record_says(wheel: Path) -> None:
@@ -118,12 +128,14 @@ def test_libraries_find_each_other_wherever_they_are_installed(libraries: Path) 
     assert "$ORIGIN" in framework.runpath
     # Second comes the place in the distribution for an untouched TensorFlow.
     assert elf.read_dynamic(libraries / OURS).runpath == ("$ORIGIN", "$ORIGIN/../tensorflow")
-    (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
+    native, session = native_modules(libraries)
     assert elf.read_dynamic(native).runpath == ("$ORIGIN/../tensorflow", "$ORIGIN")
+    assert elf.read_dynamic(session).runpath == ("$ORIGIN/../tensorflow",)
     driver = elf.read_dynamic(libraries / DRIVER)
     assert driver.runpath == ("$ORIGIN/../../tensorflow",)
-    # It runs with the released TensorFlow too.
+    # They run with the released TensorFlow too.
     assert "libtf_model_pool.so" not in driver.needed
+    assert "libtf_model_pool.so" not in elf.read_dynamic(session).needed
 
 
 def glibc_needed(path: Path) -> tuple[int, ...]:
@@ -138,16 +150,15 @@ def test_the_platform_tag_is_not_older_than_what_the_objects_need(
 ) -> None:
     (platform,) = {tag.platform for tag in parse_wheel_filename(wheel.name)[3]}
     promised = tuple(int(part) for part in platform.split("_")[1:3])
-    (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
-    objects = (libraries / OURS, native, libraries / DRIVER, libraries / releases.FRAMEWORK)
+    modules = native_modules(libraries)
+    objects = (libraries / OURS, *modules, libraries / DRIVER, libraries / releases.FRAMEWORK)
     assert max(glibc_needed(path) for path in objects) <= promised
     in_wheel = [Path(name).name for name in (*EDITED, OURS)]
     assert platform_tag.platform_tag(platform, objects, in_wheel) == platform
 
 
 def test_nothing_tells_where_it_was_built(contents: zipfile.ZipFile, libraries: Path) -> None:
-    (native,) = (libraries / "tf_model_pool").glob("_native.*.so")
-    for binary in (libraries / OURS, native, libraries / DRIVER):
+    for binary in (libraries / OURS, *native_modules(libraries), libraries / DRIVER):
         assert str(ROOT).encode() not in binary.read_bytes()
     assert str(ROOT) not in contents.read("tf_model_pool/build_info.json").decode()
 

@@ -122,6 +122,21 @@ def test_the_wheel_has_library_package_headers_and_licence(built: Path) -> None:
     assert top_level == ["tensorflow", "tf_model_pool"]
 
 
+def test_the_console_command_joins_those_of_tensorflow(
+    tmp_path: Path, project: Path, members: Members, built: Path
+) -> None:
+    # GIVEN a wheel that has commands
+    theirs = "[console_scripts]\nsaved_model_cli = tensorflow.cli:main\n"
+    name = f"tensorflow_cpu-{fake_release.VERSION}.dist-info/entry_points.txt"
+    wheel = fake_release.write_wheel(tmp_path, {**members, name: theirs.encode()})
+    # WHEN, THEN
+    ours = "tf-model-pool = tf_model_pool.cli:main\n"
+    with zipfile.ZipFile(run_build(wheel, project)) as made, zipfile.ZipFile(built) as without:
+        assert made.read(f"{DIST_INFO}/entry_points.txt").decode() == theirs + ours
+        alone = without.read(f"{DIST_INFO}/entry_points.txt").decode()
+    assert alone == f"[console_scripts]\n{ours}"
+
+
 def test_only_the_driver_is_a_program(built: Path) -> None:
     with zipfile.ZipFile(built) as wheel:
         ours = [i for i in wheel.infolist() if i.filename.startswith("tf_model_pool/")]
@@ -217,7 +232,7 @@ def test_the_same_input_gives_the_same_bytes_anywhere(
     assert again.read_bytes() == built.read_bytes()
 
 
-def test_without_python_headers_the_wheel_lacks_only_the_native_module(
+def test_without_python_headers_the_wheel_lacks_only_the_native_modules(
     built: Path, released: FakeRelease, project: Path
 ) -> None:
     # GIVEN a Python whose headers cannot be had
@@ -228,7 +243,10 @@ def test_without_python_headers_the_wheel_lacks_only_the_native_module(
     # THEN the library is the same, and the wheel says what is missing
     with zipfile.ZipFile(path) as bare, zipfile.ZipFile(built) as whole:
         lacking = set(whole.namelist()) - set(bare.namelist())
-        assert [name.partition(".")[0] for name in lacking] == ["tf_model_pool/_native"]
+        assert sorted(name.partition(".")[0] for name in lacking) == [
+            "tf_model_pool/_native",
+            "tf_model_pool/_session",
+        ]
         assert bare.read(source.LIBRARY) == whole.read(source.LIBRARY)
         info = json.loads(bare.read("tf_model_pool/build_info.json"))
         assert info["native_missing"] == "built with --no-native"

@@ -275,35 +275,52 @@ def _options(args: argparse.Namespace) -> Options:
     )
 
 
+def _check_paths(args: argparse.Namespace, options: Options, pythons: dict[str, Path]) -> None:
+    from tf_model_pool.bench.models import UserModel
+
+    named = [("--model", w.directory) for w in options.what.values() if isinstance(w, UserModel)]
+    used = dict.fromkeys(cell.configuration.wheel for cell in options.cells)
+    named += [(f"--{wheel}-python", pythons[wheel]) for wheel in used]
+    if args.driver is not None:
+        named.append(("--driver", args.driver))
+    missing = [f"{option} {path}" for option, path in named if not path.exists()]
+    if missing:
+        environments = any("-python " in line for line in missing)
+        raise BenchError(
+            f"these paths do not exist: {', '.join(missing)}"
+            + ("; `./build.sh test` makes both environments" if environments else "")
+        )
+
+
 def _run(args: argparse.Namespace) -> int:
-    from tf_model_pool.bench import config, report, tables
+    from tf_model_pool.bench import config, report, tables, wheels
     from tf_model_pool.bench.run import Orchestrator, Progress
-    from tf_model_pool.bench.wheels import find_driver, find_wheel
 
     options = _options(args)
+    pythons = {"stock": args.stock_python, "patched": args.patched_python}
+    _check_paths(args, options, pythons)
     # Everything that can be missing is looked for before the first minute is spent.
     for name in ("tqdm", "plotly", "matplotlib"):
         require(name)
     for cell in options.cells:
         config.find_malloc(cell.configuration.malloc)
+    used = dict.fromkeys(cell.configuration.wheel for cell in options.cells)
+    found = {name: wheels.find_wheel(name, pythons[name]) for name in used}
+    places = dict(found)
+    if "patched" not in places and args.driver is None and args.patched_python.exists():
+        places["patched"] = wheels.find_wheel("patched", args.patched_python)
+    driver = wheels.find_driver(args.driver, places)
     if args.dry_run:
         for cell in options.cells:
             print(f"{options.rounds} x {cell.key}")
         return 0
-    pythons = {"stock": args.stock_python, "patched": args.patched_python}
-    used = dict.fromkeys(cell.configuration.wheel for cell in options.cells)
-    wheels = {name: find_wheel(name, pythons[name]) for name in used}
-    places = dict(wheels)
-    if "patched" not in places and args.driver is None and args.patched_python.exists():
-        places["patched"] = find_wheel("patched", args.patched_python)
-    driver = find_driver(args.driver, places)
 
     output = args.output or _STATE / "bench" / time.strftime("%Y%m%d-%H%M%S")
     if (output / "result.json").exists():
         raise BenchError(f"--output {output} already holds a result; name another directory")
     orchestrator = Orchestrator(
         options,
-        wheels,
+        found,
         driver,
         output.resolve(),
         args.cache.resolve(),

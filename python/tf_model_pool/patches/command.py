@@ -7,7 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tf_model_pool.errors import PatchError, ToolMissingError
+from tf_model_pool.errors import PatchError
+from tf_model_pool.wheel import checkout as own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,18 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does one action, and returns 0; 1 where a check found something. Raises `PatchError`."""
+    project = own.project_root()
     # Here, so that `patches --help` works without the build requirements.
     try:
         from tf_model_pool.patches import check, checkout, generated, series, sources
-        from tf_model_pool.wheel import digest
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "tf_model_pool":
-            raise
-        raise ToolMissingError(
-            f"the package {error.name} is missing; install the build requirements: "
-            "pip install '.[build]' (build.sh does it)"
-        ) from error
-    project = digest.project_root()
+        raise own.missing_requirement(error) from error
     root = project / "patches"
     if args.action == "import":
         one = series.read(root, args.release)

@@ -3,6 +3,7 @@
 
 `builder.build` runs the stages; every other module is one of them and knows nothing of the rest:
 
+    checkout   the project that is built, and what to say without one
     releases   which wheels, which sha256, which functions to replace     (data)
     source     the wheel named on the command line, found or downloaded
     toolchain  compiler, CMake, ninja, patchelf

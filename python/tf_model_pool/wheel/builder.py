@@ -248,8 +248,7 @@ class _Build:
         in_wheel = {elf.read_dynamic(path).soname for path in self._libraries.values()}
         in_wheel.add(elf.read_dynamic(compiled.library).soname)
         objects = [compiled.library, compiled.driver, self._libraries[FRAMEWORK]]
-        if compiled.native is not None:
-            objects.append(compiled.native)
+        objects += compiled.native.values()
         # Tags that are joined in a file's name say the same, the first in the newer notation.
         return platform_tag(self._wheel.platform.partition(".")[0], objects, in_wheel)
 
@@ -266,9 +265,8 @@ class _Build:
             _DRIVER: compiled.driver.read_bytes(),
             digest.BUILD_INFO: self._build_info(symbols, tag),
         }
-        if compiled.native is not None:
-            name = f"tf_model_pool/_native{self._python.suffix}"
-            files[name] = compiled.native.read_bytes()
+        for name, path in compiled.native.items():
+            files[f"tf_model_pool/{name}{self._python.suffix}"] = path.read_bytes()
         for path in digest.source_files(project):
             if package in path.parents and path.suffix in _PACKAGE_SUFFIXES:
                 files[f"tf_model_pool/{path.relative_to(package).as_posix()}"] = path.read_bytes()
@@ -390,9 +388,12 @@ class _Build:
             )
         text = metadata.with_license_file(metadata.with_version(text, version), license_file)
         top_level = sorted({*read("top_level.txt").split(), "tf_model_pool"})
+        has_commands = f"{dist_info}/entry_points.txt" in archive_in.namelist()
+        commands = read("entry_points.txt") if has_commands else None
         return {
             f"{new_dist_info}/METADATA": text.encode(),
             f"{new_dist_info}/WHEEL": metadata.with_tag(read("WHEEL"), full_tag).encode(),
+            f"{new_dist_info}/entry_points.txt": metadata.with_console_command(commands).encode(),
             f"{new_dist_info}/top_level.txt": ("\n".join(top_level) + "\n").encode(),
             f"{new_dist_info}/licenses/{license_file}": (self._project / "LICENSE").read_bytes(),
         }

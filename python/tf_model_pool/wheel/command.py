@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tf_model_pool.errors import ToolMissingError
+from tf_model_pool.wheel import checkout as own
 from tf_model_pool.wheel.releases import PACKAGES, RELEASES
 
 
@@ -70,18 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds, and returns 0. Raises `BuildError`."""
+    project = own.project_root()
     # Here, so that `build --help` works without the build requirements.
     try:
-        from tf_model_pool.wheel import builder, digest, library_only, source, toolchain
+        from tf_model_pool.wheel import builder, library_only, source, toolchain
         from tf_model_pool.wheel.progress import Progress
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "tf_model_pool":
-            raise
-        raise ToolMissingError(
-            f"the package {error.name} is missing; install the build requirements: "
-            "pip install '.[build]' (build.sh does it)"
-        ) from error
-    project = digest.project_root()
+        raise own.missing_requirement(error) from error
     if args.wheel is not None:
         wheel = source.by_path(args.wheel, allow_unknown=args.allow_unknown_wheel)
     else:

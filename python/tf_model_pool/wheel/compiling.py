@@ -18,7 +18,8 @@ from tf_model_pool.wheel.toolchain import PythonTarget, Toolchain
 LIBRARY_NAME = "libtf_model_pool.so"
 PRELOAD_NAME = "libtf_model_pool_preload.so"
 DRIVER_NAME = "swap_driver"
-_NATIVE_NAME = "_native.so"
+#: CMake target -> the file that it makes: the modules for one Python.
+_NATIVE = {"native": "_native.so", "session": "_session.so"}
 _LINES_IN_ERROR = 40
 _NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 #: Flags of the caller's own builds must not change what a wheel is made of.
@@ -31,12 +32,13 @@ class Compiled:
 
     Attributes:
         library: libtf_model_pool.so.
-        native: the Python binding; None where `python` has no headers.
+        native: the native modules by name, `_native` and `_session`; none where `python` has no
+            headers.
         driver: the benchmark's program.
     """
 
     library: Path
-    native: Path | None
+    native: Mapping[str, Path]
     driver: Path
 
 
@@ -104,14 +106,14 @@ def compile_library(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     sources: TensorFlowSources | None = None,
 ) -> Compiled:
-    """Makes the library, the Python binding and the benchmark's driver.
+    """Makes the library, the native modules and the benchmark's driver.
 
     Args:
         project: root of the checkout.
         work: everything is written below it, and its path does not show in the result.
         tensorflow: the unpacked `tensorflow` directory, headers patched.
         toolchain: what to use.
-        python: for which Python the binding is.
+        python: for which Python the native modules are.
         definitions: further CMake variables.
         on_progress: is called with steps done and steps in all.
         sources: link these in place of the hooks.
@@ -144,10 +146,11 @@ def compile_library(
 
     targets: list[str | Path] = [toolchain.ninja, "-C", build]
     targets += ["tf_model_pool", DRIVER_NAME]
+    native = {}
     if python.include is not None:
-        targets.append("native")
+        targets += _NATIVE
+        native = {Path(name).stem: build / name for name in _NATIVE.values()}
     _run(targets, "the compiler", on_line)
-    native = None if python.include is None else build / _NATIVE_NAME
     return Compiled(build / LIBRARY_NAME, native, build / DRIVER_NAME)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_model_pool._version import __version__
-from tf_model_pool.errors import BuildError
 from tf_model_pool.wheel.source import Input
 from tf_model_pool.wheel.toolchain import PythonTarget, Toolchain
 
@@ -77,14 +76,3 @@ def finished_wheel(output: Path, digest: str) -> Path | None:
         if isinstance(info, dict) and info.get("source_digest") == digest:
             return path
     return None
-
-
-def project_root() -> Path:
-    """The checkout that this file is part of. Raises `BuildError` when it is installed."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / "tf_allocator" / "CMakeLists.txt").is_file():
-        raise BuildError(
-            "a wheel is built from a checkout of the project: run ./build.sh there, or "
-            "python -m tf_model_pool build with PYTHONPATH=python"
-        )
-    return root

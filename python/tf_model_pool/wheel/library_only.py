@@ -181,6 +181,7 @@ def _write(
         "Root-Is-Purelib: false\n"
         f"Tag: {tag}\n"
     ).encode()
+    members[f"{dist_info}/entry_points.txt"] = metadata.with_console_command(None).encode()
     members[f"{dist_info}/licenses/LICENSE"] = (request.project / "LICENSE").read_bytes()
     record = {
         name: RecordEntry(archive.record_hash(hashlib.sha256(contents).digest()), len(contents))

@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tf_model_pool.cli import CONSOLE_COMMAND
 from tf_model_pool.errors import BuildError, CorruptWheelError
 from tf_model_pool.wheel.archive import record_hash
 
 _COPY_BYTES = 1 << 20
+# "Entry points specification" of the PyPA: the group whose entries pip makes programs of.
+_CONSOLE_SCRIPTS = "[console_scripts]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,21 @@ def with_license_file(metadata: str, name: str) -> str:
     """METADATA that also lists the licence file `name`."""
     head, separator, body = metadata.partition("\n\n")
     return f"{head}\nLicense-File: {name}{separator}{body}"
+
+
+def with_console_command(entry_points: str | None) -> str:
+    """entry_points.txt that also has the command `tf-model-pool`; None if there is none yet."""
+    line = f"{CONSOLE_COMMAND} = tf_model_pool.cli:main"
+    lines = (entry_points or "").splitlines()
+    if line in lines:
+        return entry_points or ""
+    if _CONSOLE_SCRIPTS not in lines:
+        lines += ["", _CONSOLE_SCRIPTS] if lines else [_CONSOLE_SCRIPTS]
+    first = lines.index(_CONSOLE_SCRIPTS) + 1
+    last = next((i for i in range(first, len(lines)) if lines[i].startswith("[")), len(lines))
+    while not lines[last - 1].strip():
+        last -= 1
+    return "\n".join([*lines[:last], line, *lines[last:]]) + "\n"
 
 
 def with_tag(wheel: str, tag: str) -> str:
