@@ -86,7 +86,9 @@ class Turns {
   static constexpr int64_t kMaxSavedNs = 1'000'000;
   // The kernel does not look for others to run during shorter sleeps.
   static constexpr int64_t kShortestNs = 50'000;
-  static constexpr int64_t kLongestNs = 20'000'000;
+  // Others may wait for a lock of the thread; what is due beyond this follows
+  // after another turn, in which it lets go.
+  static constexpr int64_t kLongestNs = 3'000'000;
 
  private:
   int64_t now_ns_ = 0;

@@ -132,7 +132,7 @@ struct Thread {
 };
 
 TEST(TurnsTest, AThreadUsesItsShareInShortTurns) {
-  for (const double share : {0.05, 0.25, 0.5, 0.8}) {
+  for (const double share : {0.1, 0.25, 0.5, 0.8}) {
     Thread thread;
     thread.Run(1000 * kMs, share);
     const double used =
