@@ -227,7 +227,7 @@ pool_tests() {
 run_tests() {
   need_googletest
   make_patched_env
-  add_extras "$ENV" build test bench
+  add_extras "$ENV" build test bench examples
   make_stock_env
   make_preload_site
   pool_tests
