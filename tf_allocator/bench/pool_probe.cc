@@ -13,9 +13,8 @@ namespace tf_model_pool {
 namespace bench {
 namespace {
 
-// The functions of runtime/introspection.h and
-// load/unload_thread.h, of the library's own version: the
-// driver is shipped with it.
+// The functions of runtime/introspection.h and load/unload_thread.h, of the
+// library's own version: the driver is shipped with it.
 template <typename Function>
 Function* Find(const char* symbol) {
   return reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, symbol));

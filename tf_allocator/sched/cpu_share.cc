@@ -83,10 +83,11 @@ int64_t Turns::Pause(int64_t now_ns, int64_t cpu_ns, double share) {
   share = std::min(share, 1.0);
   const auto earned = static_cast<int64_t>(
       share * static_cast<double>(std::max<int64_t>(0, now_ns - now_ns_)));
-  saved_ns_ = std::min(kMaxSavedNs, saved_ns_ + earned - (cpu_ns - cpu_ns_));
+  const int64_t used = cpu_ns - cpu_ns_;
+  saved_ns_ = std::min(kMaxSavedNs, saved_ns_ + earned - used);
   now_ns_ = now_ns;
   cpu_ns_ = cpu_ns;
-  if (saved_ns_ >= 0) return 0;
+  if (saved_ns_ >= 0 || used < kShortestNs) return 0;
   const auto pause =
       static_cast<int64_t>(static_cast<double>(-saved_ns_) / share);
   return pause < kShortestNs ? 0 : std::min(pause, kLongestNs);

@@ -77,7 +77,8 @@ class Turns {
   }
   // `cpu_ns` is what the thread has used so far. Returns for how long it is to
   // pause; 0 = it may go on. Time that it spent waiting for a CPU counts as a
-  // pause, so that it gets its share of a busy machine too.
+  // pause, so that it gets its share of a busy machine too. One that has hardly
+  // used any since the last call waits for something: that is left alone.
   int64_t Pause(int64_t now_ns, int64_t cpu_ns, double share);
 
   // A turn, if the thread gets a CPU at once.

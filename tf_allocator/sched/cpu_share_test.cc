@@ -165,6 +165,16 @@ TEST(TurnsTest, LittleIsSavedUp) {
   EXPECT_GT(turns.Pause(1004 * kMs, 4 * kMs, 0.5), 0);
 }
 
+TEST(TurnsTest, AThreadThatWaitsIsLeftAlone) {
+  Turns turns;
+  turns.Begin(0, 0);
+  // It has used far too much, and then waits.
+  EXPECT_GT(turns.Pause(10 * kMs, 10 * kMs, 0.25), 0);
+  EXPECT_EQ(turns.Pause(14 * kMs, 10 * kMs, 0.25), 0);
+  // What it owes is due when it goes on.
+  EXPECT_GT(turns.Pause(15 * kMs, 11 * kMs, 0.25), 0);
+}
+
 TEST(TurnsTest, NoPauseIsLongerThanItsBound) {
   Turns turns;
   turns.Begin(0, 0);

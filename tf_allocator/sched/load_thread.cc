@@ -79,16 +79,11 @@ bool IsOurs(int signal_number) {
          action.sa_handler == SleepUntilTurn;
 }
 
-// A signal that leads to SleepUntilTurn and that nobody else uses; 0 if there
-// is none. SIGURG first: whoever gets one by mistake ignores it, and debuggers
-// pass it on.
+// Makes SleepUntilTurn the handler of a signal that nobody else uses; returns
+// it, or 0 if there is none. SIGURG first: whoever gets one by mistake ignores
+// it, and debuggers pass it on.
 int TakeSignal() {
-  static std::mutex* mu = new std::mutex;
-  static int taken = 0;
-  const std::lock_guard<std::mutex> lock(*mu);
-  if (taken != 0 && IsOurs(taken)) return taken;
-  taken = 0;
-  for (int i = 0; i < 9 && taken == 0; ++i) {
+  for (int i = 0; i < 9; ++i) {
     const int candidate = i == 0 ? SIGURG : SIGRTMAX - i;
     struct sigaction before{};
     if (sigaction(candidate, nullptr, &before) != 0 ||
@@ -99,9 +94,9 @@ int TakeSignal() {
     ours.sa_handler = SleepUntilTurn;
     ours.sa_flags = SA_RESTART | SA_ONSTACK;
     sigfillset(&ours.sa_mask);
-    if (sigaction(candidate, &ours, nullptr) == 0) taken = candidate;
+    if (sigaction(candidate, &ours, nullptr) == 0) return candidate;
   }
-  return taken;
+  return 0;
 }
 
 // Sees to it that threads which give way use no more than their share.
@@ -119,20 +114,31 @@ class Pacer {
     return *pacer;
   }
 
-  // Throws nothing: a thread that cannot be paced works as ever.
-  void Add(PacedThread* paced) {
+  // The calling thread. Returns false if it cannot be paced: it works as ever.
+  bool Add(PacedThread* paced) {
     const std::lock_guard<std::mutex> lock(mu_);
+    if (signal_ == 0 || !IsOurs(signal_)) signal_ = TakeSignal();
+    if (signal_ == 0) return false;
     if (!running_) {
       try {
         std::thread([this] { Loop(); }).detach();
       } catch (const std::system_error&) {
-        return;
+        return false;
       }
       running_ = true;
     }
-    if (threads_.empty()) share_.Begin();
+    if (threads_.empty()) {
+      share_.Begin();
+      reader_ = CpuReader();  // limits may have changed since the last load
+    }
     threads_.push_back(paced);
+    // The signal must reach the thread, whatever it blocks.
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal_);
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
     changed_.notify_all();
+    return true;
   }
 
   void Remove(PacedThread* paced) {
@@ -193,11 +199,13 @@ class Pacer {
     const double share = share_.share() / static_cast<double>(threads_.size());
     for (PacedThread* paced : threads_) {
       int64_t pause = paced->turns.Pause(now, ClockNs(paced->cpu_clock), share);
-      if (share_.quota_is_short()) pause = std::max(pause, kLookAtQuotaNs);
-      // Still in its last one.
-      if (pause == 0 || paced->pause_until_ns > now) continue;
+      if (share_.quota_is_short()) pause = Turns::kLongestNs;
+      // Still in its last one, or somebody has taken the signal since.
+      if (pause == 0 || paced->pause_until_ns > now || !IsOurs(signal_)) {
+        continue;
+      }
       paced->pause_until_ns = now + pause;
-      if (const int number = TakeSignal()) pthread_kill(paced->thread, number);
+      pthread_kill(paced->thread, signal_);
     }
   }
 
@@ -218,10 +226,11 @@ class Pacer {
   std::mutex mu_;
   std::condition_variable changed_;
   bool running_ = false;
+  int signal_ = 0;
   std::vector<PacedThread*> threads_;
   int64_t loads_ended_ns_ = 0;
   CpuShare share_;
-  const CpuReader reader_;
+  CpuReader reader_;
   CpuReading last_;
   int64_t looked_ns_ = 0;
   int64_t looked_at_all_ns_ = 0;
@@ -233,14 +242,6 @@ bool GivesWay() {
          settings.load_priority != Settings::LoadPriority::kNormal;
 }
 
-// The signal must reach the thread, whatever it blocks.
-void Unblock(int signal_number) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, signal_number);
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-}
-
 }  // namespace
 
 GiveWay::GiveWay() {
@@ -250,11 +251,13 @@ GiveWay::GiveWay() {
   if (pthread_getcpuclockid(paced->thread, &paced->cpu_clock) != 0) return;
   paced->begun_ns = ClockNs(paced->cpu_clock);
   paced->turns.Begin(ClockNs(CLOCK_MONOTONIC), paced->begun_ns);
-  const int signal_number = TakeSignal();
-  if (signal_number == 0) return;
-  Unblock(signal_number);
-  this_thread = paced.release();
-  Pacer::OfProcess().Add(this_thread);
+  // The handler may run as soon as the thread is known.
+  this_thread = paced.get();
+  if (Pacer::OfProcess().Add(this_thread)) {
+    paced.release();
+  } else {
+    this_thread = nullptr;
+  }
 }
 
 GiveWay::~GiveWay() {
