@@ -38,6 +38,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -125,20 +126,33 @@ std::atomic<int> forks{0};
 // left alone, and they do not come back.
 std::atomic<bool> abandoned{false};
 
-// Lets other threads have the interpreter while the object lives.
+// Set as the interpreter ends, when all models are closed.
+std::atomic<bool> all_closed{false};
+
+// How many threads let others have the interpreter now.
+std::atomic<int> without_interpreter{0};
+
+// Lets other threads have the interpreter while the object lives. An
+// interpreter that ends would end a thread that wants it back, in the middle of
+// C++: so it waits until all have it back, and then nobody lets go of it.
 class WithoutInterpreter {
  public:
-  WithoutInterpreter() : state_(PyEval_SaveThread()) {}
+  WithoutInterpreter() {
+    if (all_closed.load()) return;
+    without_interpreter.fetch_add(1);
+    state_ = PyEval_SaveThread();
+  }
   ~WithoutInterpreter() {
-    // An interpreter that ends would end this thread, in the middle of C++.
+    if (state_ == nullptr) return;
     while (abandoned.load()) pause();
     PyEval_RestoreThread(state_);
+    without_interpreter.fetch_sub(1);
   }
   WithoutInterpreter(const WithoutInterpreter&) = delete;
   WithoutInterpreter& operator=(const WithoutInterpreter&) = delete;
 
  private:
-  PyThreadState* const state_;
+  PyThreadState* state_ = nullptr;
 };
 
 // What load.py gives. Never destroyed: it may be in use as the interpreter
@@ -727,6 +741,12 @@ class Models {
       const std::shared_ptr<Model> model = known.lock();
       if (model == nullptr || model->forked()) continue;
       all = model->Close(deadline) && all;
+    }
+    all_closed.store(all);
+    // The calling thread is one of them.
+    while (all && without_interpreter.load() > 1) {
+      all = std::chrono::steady_clock::now() < deadline;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     if (!all) abandoned.store(true);
   }

@@ -599,15 +599,7 @@ x = np.ones([2, 4], np.float32)
 """
 
 
-_ABORTS = pytest.mark.skip(
-    reason="a daemon thread that loads while the interpreter ends may abort the process at its end"
-)
-
-
-@pytest.mark.parametrize(
-    "how",
-    ["idle", "daemon threads", pytest.param("daemon load", marks=_ABORTS), "cycle"],
-)
+@pytest.mark.parametrize("how", ["idle", "daemon threads", "daemon load", "daemon close", "cycle"])
 def test_an_interpreter_ends_with_models_alive(models: Path, how: str) -> None:
     program = (
         PREAMBLE
@@ -617,23 +609,37 @@ def test_an_interpreter_ends_with_models_alive(models: Path, how: str) -> None:
 model = tf_model_pool.load(path)
 begun = threading.Barrier(5)
 def call():
+    model(a=x, b=x)
     begun.wait()
     while True:
         model(a=x, b=x)
 for _ in range(4):
     threading.Thread(target=call, daemon=True).start()
 begun.wait()
-time.sleep(0.2)
 print(model(a=x, b=x)['sum'].sum())
 """,
             "daemon load": """
 model = tf_model_pool.load(path)
 print(model(a=x, b=x)['sum'].sum())
+loaded = threading.Event()
 def load():
     while True:
         tf_model_pool.load(path)
+        loaded.set()
 threading.Thread(target=load, daemon=True).start()
-time.sleep(0.05)
+loaded.wait()
+""",
+            "daemon close": """
+model = tf_model_pool.load(path)
+print(model(a=x, b=x)['sum'].sum())
+closed = threading.Event()
+def churn():
+    while True:
+        tf_model_pool.load(path).close()
+        closed.set()
+for _ in range(3):
+    threading.Thread(target=churn, daemon=True).start()
+closed.wait()
 """,
             "cycle": """
 class Holder: pass
