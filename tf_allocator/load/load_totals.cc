@@ -2,39 +2,51 @@
 
 #include "tf_allocator/load/load_totals.h"
 
+#include <functional>
 #include <mutex>
+
+#include "tf_allocator/pool/fork_safe_mutex.h"
 
 namespace tf_model_pool {
 namespace {
 
-std::mutex mu;
+struct Counted {
+  ForkSafeMutex mu;
+  LoadTotals totals;
 
-LoadTotals& Totals() {
-  static LoadTotals* totals = new LoadTotals;
-  return *totals;
+  static Counted& OfProcess() {
+    static Counted* const counted = new Counted;
+    return *counted;
+  }
+};
+
+void Count(const std::function<void(LoadTotals*)>& add) {
+  Counted& counted = Counted::OfProcess();
+  const std::lock_guard<std::mutex> lock(counted.mu);
+  add(&counted.totals);
 }
 
 }  // namespace
 
 void CountDirectRestore() {
-  const std::lock_guard<std::mutex> lock(mu);
-  ++Totals().direct_restores;
+  Count([](LoadTotals* totals) { ++totals->direct_restores; });
 }
 
 void CountGraphRestore(const std::string& why) {
-  const std::lock_guard<std::mutex> lock(mu);
-  ++Totals().graph_restores;
-  Totals().last_graph_restore_reason = why;
+  Count([&why](LoadTotals* totals) {
+    ++totals->graph_restores;
+    totals->last_graph_restore_reason = why;
+  });
 }
 
 void CountColdVersion() {
-  const std::lock_guard<std::mutex> lock(mu);
-  ++Totals().cold_versions;
+  Count([](LoadTotals* totals) { ++totals->cold_versions; });
 }
 
 LoadTotals GetLoadTotals() {
-  const std::lock_guard<std::mutex> lock(mu);
-  return Totals();
+  LoadTotals copy;
+  Count([&copy](LoadTotals* totals) { copy = *totals; });
+  return copy;
 }
 
 }  // namespace tf_model_pool

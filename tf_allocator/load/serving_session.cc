@@ -19,6 +19,7 @@
 #include "tf_allocator/load/load_totals.h"
 #include "tf_allocator/load/run_kinds.h"
 #include "tf_allocator/load/unload_thread.h"
+#include "tf_allocator/pool/fork_safe_mutex.h"
 #include "tf_allocator/pool/model_identity.h"
 #include "tf_allocator/runtime/process_settings.h"
 #include "tf_allocator/runtime/session_model.h"
@@ -63,7 +64,7 @@ class KindsOfModels {
   }
 
  private:
-  std::mutex mu_;
+  tf_model_pool::ForkSafeMutex mu_;
   std::map<std::string, std::deque<RunKind>> by_model_;
 };
 

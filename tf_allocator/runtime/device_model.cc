@@ -2,14 +2,13 @@
 
 #include "tf_allocator/runtime/device_model.h"
 
-#include <pthread.h>
-
 #include <iterator>
 #include <list>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
+#include "tf_allocator/pool/fork_safe_mutex.h"
 #include "tf_allocator/pool/model_identity.h"
 
 namespace tensorflow {
@@ -27,12 +26,7 @@ struct DeviceModel {
 class DeviceModels {
  public:
   static DeviceModels& OfProcess() {
-    static DeviceModels* models = [] {
-      pthread_atfork([] { OfProcess().mu_.lock(); },
-                     [] { OfProcess().mu_.unlock(); },
-                     [] { OfProcess().mu_.unlock(); });
-      return new DeviceModels;
-    }();
+    static DeviceModels* models = new DeviceModels;
     return *models;
   }
 
@@ -85,7 +79,7 @@ class DeviceModels {
                             std::prev(models_.end()));
   }
 
-  std::mutex mu_;
+  tf_model_pool::ForkSafeMutex mu_;
   std::list<DeviceModel> models_;  // oldest first
   std::unordered_map<uint64_t, std::list<DeviceModel>::iterator>
       by_incarnation_;

@@ -12,6 +12,7 @@
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/platform/tstring.h"
 #include "tensorflow/core/util/saved_tensor_slice_util.h"
+#include "tf_allocator/pool/fork_safe_mutex.h"
 #include "tf_allocator/runtime/checkpoint_index.h"
 #include "tf_allocator/runtime/checkpoint_size.h"
 #include "tf_allocator/runtime/device_model.h"
@@ -61,7 +62,7 @@ bool HasDeviceOfItsOwn(OpKernelContext* context) {
 // `count` attributes, all compatible with GPUs and NICs. Never freed: whoever
 // runs the op may read them at any time after it.
 const AllocatorAttributes* Compatible(size_t count) {
-  static std::mutex* mu = new std::mutex;
+  static auto* mu = new tf_model_pool::ForkSafeMutex;
   static auto* arrays = new std::deque<std::vector<AllocatorAttributes>>;
   AllocatorAttributes compatible;
   compatible.set_gpu_compatible(true);
