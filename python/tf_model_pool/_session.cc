@@ -76,9 +76,6 @@ constexpr size_t kLargeConstants = size_t{64} << 20;
 // RunOptions.inter_op_thread_pool: run in the calling thread.
 constexpr int kCallingThread = -1;
 
-// ---- libtf_model_pool.so
-// ------------------------------------------------------
-
 // Its functions, looked up by name: the released TensorFlow does not have it,
 // and in a process that preloads it it is in nobody's scope.
 struct Library {
@@ -115,9 +112,6 @@ void RunAtLoadPriority(const std::function<void()>& work) {
 void WaitForUnloads() {
   if (const auto wait = Library::OfProcess().wait_for_unloads) wait();
 }
-
-// ---- the interpreter
-// ----------------------------------------------------------
 
 // How many forks lie between this process and the one that loaded the module.
 std::atomic<int> forks{0};
@@ -233,9 +227,6 @@ class Dropped {
   std::vector<PyObject*> objects_;
   std::atomic<bool> any_{false};
 };
-
-// ---- tensors of arrays
-// --------------------------------------------------------
 
 // The memory of an array, which it keeps alive.
 class ArrayBuffer : public tensorflow::TensorBuffer {
@@ -389,9 +380,6 @@ Tensor TensorOf(const TensorSpec& spec, PyObject* value) {
   return TensorOfArray(spec, py::reinterpret_steal<py::array>(array.release()));
 }
 
-// ---- arrays of tensors
-// --------------------------------------------------------
-
 bool OwnsItsBuffer(Tensor* tensor) {
   tensorflow::TensorBuffer* const buffer =
       tensorflow::DMAHelper::buffer(tensor);
@@ -439,9 +427,6 @@ py::object ArrayOf(Tensor&& tensor) {
   owner.release();
   return py::array(std::move(type), dims, data, base);
 }
-
-// ---- DLPack
-// -------------------------------------------------------------------
 
 // The parts of dlpack.h, version 0.8, that a consumer reads.
 struct DLTensor {
@@ -526,9 +511,6 @@ py::array FromDlpack(const py::object& exporter) {
   return strides.empty() ? py::array(type, dims, data, base)
                          : py::array(type, dims, strides, data, base);
 }
-
-// ---- models
-// -------------------------------------------------------------------
 
 // A thread pool for the kernels of one model.
 class KernelPool : public tensorflow::thread::ThreadPoolInterface {
@@ -771,9 +753,6 @@ class Models {
   bool any_loaded_ = false;
   bool exiting_ = false;
 };
-
-// ---- signatures
-// ---------------------------------------------------------------
 
 // A function of a model. A call may be made by any thread.
 class Signature {
@@ -1085,9 +1064,6 @@ class Signature {
   // The one for `all_`.
   std::atomic<const Callable*> everything_{nullptr};
 };
-
-// ---- loading
-// ------------------------------------------------------------------
 
 size_t BytesOfConstants(const tensorflow::GraphDef& graph) {
   size_t bytes = 0;

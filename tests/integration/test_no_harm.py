@@ -282,7 +282,7 @@ def test_updates_do_not_use_up_a_cpu_quota(quota: float, patched: HarmProbe, mod
     with _control_group("cpu", **limits) as (enter, directory):
         report = patched.run(
             "updates",
-            4,
+            400,
             models / "table" / "1",
             through=enter,
             HARM_PROBE_CPU_STAT=str(directory / "cpu.stat"),

@@ -59,7 +59,7 @@ class UnloadThread {
     changed_.wait(lock, [&] { return done_ >= until || on_this_thread_; });
   }
 
-  // The process ends: what static destructors drop ends where it is dropped.
+  // The process ends: what static destructors drop ends on their thread.
   void End() {
     {
       const std::lock_guard<std::mutex> lock(mu_);

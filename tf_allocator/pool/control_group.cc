@@ -14,7 +14,7 @@ bool ListHas(const std::string& list, const std::string& item) {
 
 struct Mount {
   std::string root;   // of the hierarchy, as seen from outside
-  std::string point;  // where it is mounted
+  std::string point;  // the directory that shows it
 };
 
 // The mount of the hierarchy; `controller` is "" for v2. An empty point if

@@ -265,7 +265,7 @@ bool PoolRegistry::Charge(size_t bytes, bool make_room) {
     }
     return false;
   };
-  // Without standby memory the load runs short where any other would.
+  // Without standby memory the load runs short as any other would.
   const auto has_room = [&] {
     return (make_room && StandbyBytes() == 0) ||
            options_.headroom().bytes >= bytes;

@@ -18,16 +18,17 @@
 //   harm_probe kernels DIR
 //     writes a model of an op of the probe's own into DIR, loads it on a thread
 //     with one CPU while nothing serves and while another thread requests, and
-//     prints where kernels were made, run and ended.
+//     prints on which threads kernels were made, run and ended.
 //   harm_probe many COPIES ROUNDS DIR
 //     holds COPIES copies of DIR as models of their own, and loads each again
 //     in turn, ROUNDS times, before it drops the copy before; prints memory.
 //   harm_probe space DIR
 //     as `many 10 0`, and prints how much memory malloc can still get.
-//   harm_probe updates SECONDS DIR
-//     serves DIR at 100 requests a second, about a third of a CPU, and loads it
-//     again and again for SECONDS after it has served for as long alone; prints
-//     the throttled periods of the control group of each half.
+//   harm_probe updates REQUESTS DIR
+//     serves DIR at 100 requests a second, about a third of a CPU: REQUESTS
+//     alone, and as many while it is loaded again and again; prints the
+//     throttled periods of the control group and the latencies (p50, p99,
+//     largest) of each half.
 //
 //   harm_probe time BUSY LOADS alone|serving DIR
 //     loads DIR LOADS times beside BUSY threads that never rest and, if
@@ -47,6 +48,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -236,8 +238,6 @@ int Fork(const std::string& directory) {
   return 0;
 }
 
-// ---- an op that says what is done with it -----------------------------------
-
 void PrintKernel(const char* what) {
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
@@ -343,8 +343,6 @@ int Kernels(const std::string& directory) {
   return 0;
 }
 
-// ---- memory -----------------------------------------------------------------
-
 uint64_t ResidentBytes() {
   std::ifstream file("/proc/self/statm");
   uint64_t size = 0;
@@ -400,8 +398,6 @@ int Space(const std::string& directory) {
   return 0;
 }
 
-// ---- time, for people -------------------------------------------------------
-
 double SecondsOf(const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
   work();
@@ -454,8 +450,6 @@ int Time(int busy, int loads, bool serving, const std::string& directory) {
   return 0;
 }
 
-// ---- a CPU limit ------------------------------------------------------------
-
 // Of the control group whose cpu.stat is HARM_PROBE_CPU_STAT.
 int64_t ThrottledPeriods() {
   const char* path = std::getenv("HARM_PROBE_CPU_STAT");
@@ -468,60 +462,112 @@ int64_t ThrottledPeriods() {
   Fail("HARM_PROBE_CPU_STAT has no nr_throttled");
 }
 
-int Updates(double seconds, const std::string& directory) {
+// A hundred requests a second, on a thread of its own, open loop.
+class Server {
+ public:
+  explicit Server(const std::string& directory)
+      : model_(std::make_shared<Model>(directory)),
+        thread_([this] { Serve(); }) {}
+  ~Server() {
+    done_.store(true);
+    thread_.join();
+  }
+
+  void Switch(std::shared_ptr<Model> model) {
+    const std::lock_guard<std::mutex> lock(mu_);
+    model_.swap(model);
+  }
+
+  // Returns when there were `count` answers in all.
+  void WaitFor(size_t count) {
+    std::unique_lock<std::mutex> lock(mu_);
+    answered_.wait(lock, [&] { return latencies_.size() >= count; });
+  }
+  size_t answers() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    return latencies_.size();
+  }
+  // The latency that `share` of the answers from `begin` to `end` did not
+  // exceed, in ms.
+  double Percentile(size_t begin, size_t end, double share) {
+    const std::lock_guard<std::mutex> lock(mu_);
+    std::vector<double> some(latencies_.begin() + begin,
+                             latencies_.begin() + end);
+    std::sort(some.begin(), some.end());
+    return some[static_cast<size_t>(share *
+                                    static_cast<double>(some.size() - 1))];
+  }
+
+ private:
   using Clock = std::chrono::steady_clock;
-  auto model = std::make_shared<Model>(directory);
-  model->Run();
-  std::mutex mu;
-  std::atomic<bool> done{false};
-  const auto use_cpu_for = [](std::chrono::microseconds time) {
-    timespec now{};
-    const auto cpu = [&now] {
-      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-      return now.tv_sec * 1'000'000 + now.tv_nsec / 1000;
-    };
-    const auto end = cpu() + time.count();
-    while (cpu() < end) {
-    }
-  };
-  std::thread requests([&] {
+
+  void Serve() {
     auto due = Clock::now();
-    while (!done.load()) {
+    while (!done_.load()) {
       due += std::chrono::milliseconds(10);
       std::this_thread::sleep_until(due);
       std::shared_ptr<Model> current;
       {
-        const std::lock_guard<std::mutex> lock(mu);
-        current = model;
+        const std::lock_guard<std::mutex> lock(mu_);
+        current = model_;
       }
       current->Run();
-      use_cpu_for(std::chrono::microseconds(2800));
+      current.reset();
+      UseCpu();
+      const std::chrono::duration<double, std::milli> took = Clock::now() - due;
+      const std::lock_guard<std::mutex> lock(mu_);
+      latencies_.push_back(took.count());
+      answered_.notify_all();
     }
-  });
-  const auto half = std::chrono::duration<double>(seconds);
-  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+
+  // What makes a request a larger one: 2.8 ms.
+  static void UseCpu() {
+    timespec now{};
+    const auto cpu_us = [&now] {
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+      return now.tv_sec * 1'000'000 + now.tv_nsec / 1000;
+    };
+    const auto end = cpu_us() + 2800;
+    while (cpu_us() < end) {
+    }
+  }
+
+  std::atomic<bool> done_{false};
+  std::mutex mu_;
+  std::condition_variable answered_;
+  std::shared_ptr<Model> model_;
+  std::vector<double> latencies_;
+  std::thread thread_;
+};
+
+int Updates(size_t requests, const std::string& directory) {
+  constexpr size_t kSettle = 50;
+  Server server(directory);
+  server.WaitFor(kSettle);
   const int64_t begin = ThrottledPeriods();
-  std::this_thread::sleep_for(half);
+  server.WaitFor(kSettle + requests);
   const int64_t middle = ThrottledPeriods();
-  const auto end = Clock::now() + half;
+  const size_t first = server.answers();
   int updates = 0;
-  while (Clock::now() < end) {
+  while (server.answers() < first + requests) {
     auto next = std::make_shared<Model>(directory);
     next->Run();
-    {
-      const std::lock_guard<std::mutex> lock(mu);
-      model.swap(next);
-    }
+    server.Switch(std::move(next));
     ++updates;
   }
+  const size_t last = server.answers();
   const int64_t after = ThrottledPeriods();
-  done.store(true);
-  requests.join();
   std::printf(
       "{\"event\":\"updates\",\"updates\":%d,\"steady\":%lld,"
-      "\"updating\":%lld}\n",
+      "\"updating\":%lld,\"steady_ms\":[%.1f,%.1f,%.1f],"
+      "\"updating_ms\":[%.1f,%.1f,%.1f]}\n",
       updates, static_cast<long long>(middle - begin),
-      static_cast<long long>(after - middle));
+      static_cast<long long>(after - middle),
+      server.Percentile(kSettle, first, 0.5),
+      server.Percentile(kSettle, first, 0.99),
+      server.Percentile(kSettle, first, 1), server.Percentile(first, last, 0.5),
+      server.Percentile(first, last, 0.99), server.Percentile(first, last, 1));
   return 0;
 }
 
@@ -542,7 +588,7 @@ int main(int argc, char** argv) {
   }
   if (command == "space" && argc == 3) return Space(argv[2]);
   if (command == "updates" && argc == 4) {
-    return Updates(std::stod(argv[2]), argv[3]);
+    return Updates(std::stoull(argv[2]), argv[3]);
   }
   if (command == "time" && argc == 6) {
     return Time(std::stoi(argv[2]), std::stoi(argv[3]),
