@@ -279,13 +279,9 @@ class Manager:
 
         Raises as `HotModel.__call__`.
         """
-        with self._lock:
-            entry = self._serving
-            if entry is not None:
-                entry.users += 1
-                self._requests += 1
-                return entry
-        self.check_usable()
+        entry = self.try_acquire()
+        if entry is not None:
+            return entry
         self._refuse_own_thread()
         deadline = time.monotonic() + self.options.wait_seconds
         with self._changed:

@@ -11,9 +11,8 @@
 //   bookkeeping lies outside the memory, which is therefore not touched.
 // - A load announces its bytes with Reserve() before its first tensor; what is
 //   missing is mapped and faulted in there, on the loading thread.
-// - When the last tensor is gone the pool is idle. Its memory stays mapped
-// until
-//   the next load, or until Trim(); Offer() lets the system have it meanwhile.
+// - When the last tensor is gone the pool is idle. Its memory stays mapped for
+//   the next load, until Trim(); Offer() lets the system have it meanwhile.
 
 #ifndef TF_ALLOCATOR_POOL_MODEL_POOL_H_
 #define TF_ALLOCATOR_POOL_MODEL_POOL_H_

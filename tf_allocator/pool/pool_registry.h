@@ -4,9 +4,8 @@
 // them may take, and what is kept on standby.
 //
 // High-level model
-// - A range (ModelPool) holds one version at a time. When nothing lies in it
-// any
-//   more it is on standby, and goes to the next load that it fits, of whichever
+// - A range (ModelPool) holds one version at a time. When nothing is left in it
+//   it is on standby, and goes to the next load that it fits, of whichever
 //   model. Model, version and slot letter are labels; a range on standby keeps
 //   those of the version that left it.
 // - On standby is as much as the largest version alive needs. The keeper, a

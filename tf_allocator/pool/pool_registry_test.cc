@@ -1149,8 +1149,7 @@ TEST_F(PoolRegistryTest, PreparationTakesNobodysMemory) {
   MakeRegistry(WithPrepare(6 * kPart));
   const Loaded a1 = Load(Version("/m/a", 1), 4 * kPart);
   registry_->Tidy();
-  // THEN nothing is listed, and an update is not refused for what could not be
-  // prepared
+  // THEN nothing is listed, and an update is not refused for it
   EXPECT_EQ(registry_->List().size(), 1u);
   const Loaded a2 = Load(Version("/m/a", 2), 2 * kPart);
   EXPECT_NE(a2.id, 0);
