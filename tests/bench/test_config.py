@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.bench_runs import made_up_model
-from tf_model_pool.bench import command, config, errors, wheels
+from tf_model_pool.bench import command, config, errors, throughput, wheels
 from tf_model_pool.bench.errors import BenchError, MissingLibraryError, MissingPackageError
+from tf_model_pool.bench.records import REQUEST
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -32,7 +35,9 @@ def test_every_preset_of_the_story_exists() -> None:
 
 def test_presets_run_the_wheel_that_their_name_says() -> None:
     for name, preset in config.PRESETS.items():
-        assert name.startswith(preset.wheel)
+        assert name.startswith("python-" if preset.python else preset.wheel)
+        # Nobody has the package's functions but the patched wheel.
+        assert preset.python in ("", "eager") or preset.wheel == "patched"
 
 
 def test_a_configuration_is_read_from_keys_and_values() -> None:
@@ -284,3 +289,67 @@ def test_listing_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for name in (*config.PRESETS, *config.SCENARIOS, "ctr-large", "frozen"):
         assert f"  {name} " in text
+
+
+# ---- servers in Python ----
+
+
+def test_a_python_server_has_its_way_and_its_client() -> None:
+    found = config.parse_configuration("patched:python=hot,client=inside,warmup=off")
+    assert (found.wheel, found.python, found.client) == ("patched", "hot", "inside")
+    assert config.parse_configuration("stock:python=eager").client == "socket"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stock:python=lazy", "python=lazy; allowed: eager, load, hot"),
+        ("patched:python=load,client=tcp", "client=tcp; allowed: socket, inside"),
+        ("stock:python=load", "python=load needs the package of the patched wheel"),
+        ("patched:client=inside", "client= goes with python="),
+        ("patched:python=load,num_load_threads=1", "num_load_threads is the native driver's"),
+    ],
+)
+def test_what_a_python_server_cannot_have_is_named(text: str, expected: str) -> None:
+    with pytest.raises(BenchError, match=re.escape(expected)):
+        config.parse_configuration(text)
+
+
+def test_the_python_driver_gets_the_layout_of_requests_and_a_burner() -> None:
+    python = config.parse_configuration("python-load")
+    arguments: dict[str, Any] = {
+        "rate": 1.0,
+        "seed": 1,
+        "request_threads": 1,
+        "cpus": (None, None),
+        "lead_s": 0.0,
+    }
+    timeline = config.Timeline([], 0.0, 1.0)
+    made = config.driver_config(python, [], timeline, burner=Path("driver"), **arguments)
+    assert made["python"]["way"] == "load"
+    assert made["python"]["burner"] == "driver"
+    assert np.dtype([tuple(f) for f in made["python"]["record"]]) == REQUEST
+    assert "server" not in made
+    assert "python" not in config.driver_config(config.PRESETS["stock"], [], timeline, **arguments)
+
+
+# ---- throughput ----
+
+
+def test_throughput_shares_the_options_that_stand_before_its_name() -> None:
+    args = parse("--stock-python", "a", "throughput", "--batches", "8", "--patched-python", "b")
+    assert (args.stock_python, args.patched_python) == (Path("a"), Path("b"))
+    assert (args.batches, args.threads) == ("8", "1,4")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--batches", "8,x"), ("--threads", "0")])
+def test_throughput_names_the_number_that_is_none(option: str, value: str) -> None:
+    with pytest.raises(BenchError, match=rf"{option} {value}: expected whole numbers above 0"):
+        command._numbers(option, value)
+
+
+def test_the_table_of_throughput_has_medians_and_ranges() -> None:
+    row = {"configuration": "python-load", "batch": 8, "threads": 4}
+    row |= {"requests_per_s": [9000.0, 12000.0, 11000.0], "call_us": [80.0, 70.4, 60.0]}
+    line = throughput.text({"rows": [row]}).splitlines()[1]
+    assert line.split() == ["python-load", "8", "4", "11,000", "[9,000-12,000]", "70.4"]

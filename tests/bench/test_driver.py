@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,16 @@ import numpy as np
 import pytest
 
 from support import driver as support
-from support.children import run_to_end
-from support.driver import MODELS, SIZES, TIMEOUT_SECONDS, VERSIONS, Driver, Outcome, finish
-from support.modes import child_environment
+from support.driver import (
+    MODELS,
+    SIZES,
+    TIMEOUT_SECONDS,
+    VERSIONS,
+    Driver,
+    Outcome,
+    finish,
+    tensorflow_of,
+)
 from tf_model_pool.bench.records import REQUEST, Requests
 
 ORDER = ["import", "restore", "init", "warm_up", "switch", "drain", "unload"]
@@ -76,37 +82,6 @@ def test_a_wrong_answer_would_be_noticed() -> None:
 # ---- the runs that several tests look at --------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def program() -> Path:
-    path = support.find_program()
-    if path is None or not os.access(path, os.X_OK):
-        pytest.fail(
-            f"no driver at {path}: run `./build.sh test`, or let {support.DRIVER_VARIABLE} name one"
-        )
-    return path
-
-
-@pytest.fixture(scope="module")
-def driver(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Driver:
-    models = tmp_path_factory.mktemp("driver") / "models"
-    environment = {
-        **child_environment("onednn"),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
-    }
-    run_to_end([sys.executable, "-m", "support.driver", str(models)], environment)
-    # A driver that is not in a wheel has to be told where TensorFlow is.
-    tensorflow = None
-    if support.DRIVER_VARIABLE in os.environ:
-        tensorflow = _tensorflow_of(Path(sys.executable))
-    return Driver(program, models, tensorflow)
-
-
-def _tensorflow_of(python: Path) -> Path:
-    code = "import importlib.util as u; print(u.find_spec('tensorflow').origin)"
-    output = run_to_end([str(python), "-c", code], child_environment("onednn"))
-    return Path(output.strip()).parent
-
-
 def _updates(*times: float, models: tuple[str, ...] = ("table",)) -> list[dict[str, Any]]:
     return [{"at_s": at, "action": "update", "models": list(models)} for at in times]
 
@@ -120,7 +95,7 @@ def updated(
         python = os.environ.get("TF_MODEL_POOL_STOCK_PYTHON", "")
         if not python:
             pytest.fail("TF_MODEL_POOL_STOCK_PYTHON is not set; `./build.sh test` sets it")
-        driver = Driver(driver.program, driver.models, _tensorflow_of(Path(python)))
+        driver = Driver(driver.program, driver.models, tensorflow_of(Path(python)))
     config = driver.config(
         MODELS,
         duration_s=3.0,

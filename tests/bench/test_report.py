@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tf_model_pool.bench import figures, report, tables
+from tf_model_pool.bench import figures, picture, report, tables
+from tf_model_pool.bench.errors import ResultError
 
 CELL = "made-up/repeated/stock"
 
@@ -116,3 +117,27 @@ def test_a_spread_shows_the_range_of_several_rounds() -> None:
 def test_lines_that_cannot_be_told_from_the_maximum_are_left_out() -> None:
     assert tables.shown_lines([20] * 5) == ["p50", "p80", "p90", "max"]
     assert tables.shown_lines([2000] * 5) == list(figures.LINES)
+
+
+# ---- the picture of a first screen ----
+
+
+def test_the_picture_calls_each_configuration_by_its_label(
+    result: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "update.svg"
+    picture.write(result, ["stock", "made-up/repeated/patched"], ["as released", "pools"], path)
+    text = path.read_text()
+    assert "as released" in text
+    assert "pools" in text
+    assert list(tmp_path.iterdir()) == [path]
+    # The same result gives the same bytes, so that a page changes only when its figures do.
+    picture.write(result, ["stock", "patched"], ["as released", "pools"], tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text() == text
+
+
+def test_a_cell_that_the_result_does_not_have_is_named(
+    result: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ResultError, match="cell 'python-hot' is not one of made-up/repeated/stock"):
+        picture.write(result, ["python-hot"], ["x"], tmp_path / "update.svg")

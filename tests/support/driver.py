@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from support.children import run_to_end
 from support.modes import child_environment
 from tf_model_pool.bench.records import DRIVER_CONFIG_SCHEMA, Requests, read_requests
 
@@ -166,7 +167,8 @@ class Driver:
 def finish(process: subprocess.Popen[str], directory: Path) -> Outcome:
     """Waits for the end of `Driver.started`; reads what the program wrote."""
     _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
-    mine = [line for line in errors.splitlines() if line.startswith("swap_driver: ")]
+    own = ("swap_driver: ", "python_server: ")
+    mine = [line for line in errors.splitlines() if line.startswith(own)]
     output = directory / "output"
     result = output / "result.json"
     if not result.exists():
@@ -177,6 +179,13 @@ def finish(process: subprocess.Popen[str], directory: Path) -> Outcome:
         read_requests(output / "requests.bin"),
         json.loads(result.read_text()),
     )
+
+
+def tensorflow_of(python: Path) -> Path:
+    """The `tensorflow` directory of an environment, whose interpreter is given."""
+    code = "import importlib.util as u; print(u.find_spec('tensorflow').origin)"
+    output = run_to_end([str(python), "-c", code], child_environment("onednn"))
+    return Path(output.strip()).parent
 
 
 def find_program() -> Path | None:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 from tf_model_pool.bench.errors import BenchError, require
 
 if TYPE_CHECKING:
-    from tf_model_pool.bench.config import Timing
+    from collections.abc import Sequence
+
+    from tf_model_pool.bench.config import Configuration, Timing
     from tf_model_pool.bench.run import Cell, Options
+    from tf_model_pool.bench.wheels import Wheel
 
 EXIT_GATE = 1
 EXIT_INTERRUPTED = 130
@@ -31,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  bench --full                every preset, scenario and model; hours\n"
         "  bench --model DIR           on your own SavedModel\n"
         "  bench report RESULT.json    the page, pictures and summary again\n"
+        "  bench throughput            requests per second in a closed loop\n"
         "  bench gate RESULT.json      for CI: counts, memory and answers\n"
         "  bench list                  models, configurations, scenarios"
     )
@@ -42,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report.add_argument("--output", type=Path, metavar="DIR", help="default: beside the result")
     report.add_argument("--no-png", action="store_true", help="no pictures")
 
+    picture = commands.add_parser("picture", help="latency around an update, as SVG")
+    picture.add_argument("result", type=Path, metavar="RESULT.json")
+    picture.add_argument("cell", nargs="+", metavar="CONFIGURATION[=LABEL]")
+    picture.add_argument("--output", type=Path, required=True, metavar="FILE.svg")
+
     gate = commands.add_parser("gate", help="fail on what is not noisy")
     gate.add_argument("result", type=Path, metavar="RESULT.json")
     gate.add_argument("--baseline", type=Path, metavar="RESULT.json", help="an earlier result")
@@ -49,6 +58,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gate.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds that it needs")
     gate.add_argument("--max-faults", type=float, metavar="N", help="minor faults per update")
     gate.add_argument("--max-rss-drift", type=float, default=0.05, metavar="SHARE")
+
+    # Those of the run that it shares: what stands before the command's name counts too.
+    closed = commands.add_parser(
+        "throughput",
+        help="requests per second in a closed loop",
+        argument_default=argparse.SUPPRESS,
+    )
+    closed.add_argument("--model", action="append", metavar="M", help="a shape or a DIR")
+    closed.add_argument("--scale", type=float, metavar="X", help="of a generated model")
+    closed.add_argument("--config", action="append", metavar="C", help="as of a run")
+    closed.add_argument("--batches", default="8,64", metavar="N,N", help="rows of a request")
+    closed.add_argument("--threads", default="1,4", metavar="N,N", help="request threads")
+    closed.add_argument("--rounds", type=int, metavar="N")
+    closed.add_argument("--max-index", type=int, metavar="N", help="integer inputs lie below it")
+    closed.add_argument("--quiet", action="store_true", help="no progress")
+    for option in ("--stock-python", "--patched-python", "--driver", "--output", "--cache"):
+        closed.add_argument(option, type=Path, help="as of a run")
 
     commands.add_parser("list", help="models, configurations and scenarios by name")
 
@@ -110,8 +136,12 @@ def run(args: argparse.Namespace) -> int:
     require("numpy")
     if args.bench_command == "report":
         return _report(args)
+    if args.bench_command == "picture":
+        return _picture(args)
     if args.bench_command == "gate":
         return _gate(args)
+    if args.bench_command == "throughput":
+        return _throughput(args)
     return _run(args)
 
 
@@ -150,6 +180,21 @@ def _report(args: argparse.Namespace) -> int:
     beside = args.result if args.result.is_dir() else args.result.parent
     for path in report.write(result, args.output or beside, png=not args.no_png):
         print(path)
+    return 0
+
+
+def _picture(args: argparse.Namespace) -> int:
+    from tf_model_pool.bench import picture
+    from tf_model_pool.bench.run import read_result
+
+    cells = [cell.partition("=") for cell in args.cell]
+    picture.write(
+        read_result(args.result),
+        [cell for cell, _, _ in cells],
+        [label or cell for cell, _, label in cells],
+        args.output,
+    )
+    print(args.output)
     return 0
 
 
@@ -275,41 +320,88 @@ def _options(args: argparse.Namespace) -> Options:
     )
 
 
-def _check_paths(args: argparse.Namespace, options: Options, pythons: dict[str, Path]) -> None:
-    from tf_model_pool.bench.models import UserModel
+def _environments(
+    args: argparse.Namespace,
+    configurations: Sequence[Configuration],
+    named: Sequence[tuple[str, Path]],
+) -> tuple[dict[str, Wheel], Path]:
+    """The wheels that are used, by name, and the native driver.
 
-    named = [("--model", w.directory) for w in options.what.values() if isinstance(w, UserModel)]
-    used = dict.fromkeys(cell.configuration.wheel for cell in options.cells)
-    named += [(f"--{wheel}-python", pythons[wheel]) for wheel in used]
+    Everything that can be missing is looked for here, before the first minute is spent; `named`
+    are options and their paths.
+    """
+    from tf_model_pool.bench import config, wheels
+
+    pythons = {"stock": args.stock_python, "patched": args.patched_python}
+    used = dict.fromkeys(configuration.wheel for configuration in configurations)
+    paths = [*named, *((f"--{wheel}-python", pythons[wheel]) for wheel in used)]
     if args.driver is not None:
-        named.append(("--driver", args.driver))
-    missing = [f"{option} {path}" for option, path in named if not path.exists()]
+        paths.append(("--driver", args.driver))
+    missing = [f"{option} {path}" for option, path in paths if not path.exists()]
     if missing:
         environments = any("-python " in line for line in missing)
         raise BenchError(
             f"these paths do not exist: {', '.join(missing)}"
             + ("; `./build.sh test` makes both environments" if environments else "")
         )
-
-
-def _run(args: argparse.Namespace) -> int:
-    from tf_model_pool.bench import config, report, tables, wheels
-    from tf_model_pool.bench.run import Orchestrator, Progress
-
-    options = _options(args)
-    pythons = {"stock": args.stock_python, "patched": args.patched_python}
-    _check_paths(args, options, pythons)
-    # Everything that can be missing is looked for before the first minute is spent.
     for name in ("tqdm", "plotly", "matplotlib"):
         require(name)
-    for cell in options.cells:
-        config.find_malloc(cell.configuration.malloc)
-    used = dict.fromkeys(cell.configuration.wheel for cell in options.cells)
+    for configuration in configurations:
+        config.find_malloc(configuration.malloc)
     found = {name: wheels.find_wheel(name, pythons[name]) for name in used}
     places = dict(found)
     if "patched" not in places and args.driver is None and args.patched_python.exists():
         places["patched"] = wheels.find_wheel("patched", args.patched_python)
-    driver = wheels.find_driver(args.driver, places)
+    return found, wheels.find_driver(args.driver, places)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise BenchError(f"{option} {text}: expected whole numbers above 0, as in 8,64")
+    return tuple(map(int, parts))
+
+
+def _throughput(args: argparse.Namespace) -> int:
+    from tf_model_pool.bench import config, throughput
+    from tf_model_pool.bench.models import SHAPES, RequestOptions, Shape, UserModel
+    from tf_model_pool.bench.run import Progress
+
+    names = args.config or ["python-eager", "python-load", "python-hot", "patched"]
+    configurations = [config.parse_configuration(name) for name in dict.fromkeys(names)]
+    models = args.model or ["ctr-small"]
+    if len(models) > 1:
+        raise BenchError(f"--model {', '.join(models)}: `throughput` measures one model at a time")
+    model = models[0]
+    shape = model in SHAPES
+    what: Shape | UserModel = Shape(model, args.scale or 1.0) if shape else UserModel(Path(model))
+    found, driver = _environments(args, configurations, [] if shape else [("--model", Path(model))])
+    options = throughput.Options(
+        tuple(configurations),
+        Path(model).resolve().name,
+        what,
+        RequestOptions(max_index=args.max_index),
+        batches=_numbers("--batches", args.batches),
+        threads=_numbers("--threads", args.threads),
+        rounds=args.rounds or 5,
+    )
+    output = args.output or _STATE / "bench" / time.strftime("%Y%m%d-%H%M%S")
+    result = throughput.measure(
+        options, found, driver, output.resolve(), args.cache.resolve(), Progress(args.quiet)
+    )
+    print(throughput.text(result))
+    print(f"\n{output / 'throughput.json'}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from tf_model_pool.bench import report, tables
+    from tf_model_pool.bench.models import UserModel
+    from tf_model_pool.bench.run import Orchestrator, Progress
+
+    options = _options(args)
+    named = [("--model", w.directory) for w in options.what.values() if isinstance(w, UserModel)]
+    found, driver = _environments(args, [c.configuration for c in options.cells], named)
     if args.dry_run:
         for cell in options.cells:
             print(f"{options.rounds} x {cell.key}")

@@ -11,9 +11,13 @@ from typing import Any
 
 from tf_model_pool.bench.errors import BenchError, MissingLibraryError
 from tf_model_pool.bench.models import Model
-from tf_model_pool.bench.records import DRIVER_CONFIG_SCHEMA
+from tf_model_pool.bench.records import DRIVER_CONFIG_SCHEMA, REQUEST
 
 WHEELS = ("stock", "patched")
+#: How a Python server loads and runs models, and where its requests come from; see
+#: python_server. Without the first, the server is the native driver.
+PYTHON_WAYS = ("eager", "load", "hot")
+PYTHON_CLIENTS = ("socket", "inside")
 
 #: TensorFlow's allocator for requests -> the variables that choose it (read once per process).
 ALLOCATORS: Mapping[str, Mapping[str, str]] = {
@@ -88,7 +92,13 @@ class Server:
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """One way to run the server. `malloc` is a name of `MALLOCS` or a path to a library."""
+    """One way to run the server.
+
+    Attributes:
+        malloc: a name of `MALLOCS` or a path to a library.
+        python: of `PYTHON_WAYS`: the server is a Python process; "" = the native driver.
+        client: of `PYTHON_CLIENTS`.
+    """
 
     name: str
     wheel: str = "stock"
@@ -96,6 +106,8 @@ class Configuration:
     allocator: str = "onednn"
     warmup: bool = True
     server: Server = Server()
+    python: str = ""
+    client: str = "socket"
     environment: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> dict[str, Any]:
@@ -155,7 +167,12 @@ def find_malloc(
 
 
 _SERVER_FIELDS = {field.name: field for field in dataclasses.fields(Server)}
-_KEYS = ("malloc", "allocator", "warmup", "name", *_SERVER_FIELDS)
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "allocator": tuple(ALLOCATORS),
+    "python": PYTHON_WAYS,
+    "client": PYTHON_CLIENTS,
+}
+_KEYS = ("malloc", *_CHOICES, "warmup", "name", *_SERVER_FIELDS)
 
 
 def _switch(key: str, value: str) -> bool:
@@ -191,9 +208,9 @@ def parse_configuration(text: str) -> Configuration:
             values[key] = _switch(key, value)
         elif key in ("malloc", "name"):
             values[key] = value
-        elif key == "allocator":
-            if value not in ALLOCATORS:
-                raise BenchError(f"allocator={value}; allowed: {', '.join(ALLOCATORS)}")
+        elif key in _CHOICES:
+            if value not in _CHOICES[key]:
+                raise BenchError(f"{key}={value}; allowed: {', '.join(_CHOICES[key])}")
             values[key] = value
         elif key == "run_in_caller_thread":
             server[key] = _switch(key, value)
@@ -211,6 +228,18 @@ def parse_configuration(text: str) -> Configuration:
                 f"configuration {text!r}: unknown key {key!r}; allowed: "
                 f"{', '.join(_KEYS)}, env.NAME"
             )
+    if "python" in values and server:
+        raise BenchError(
+            f"configuration {text!r}: {', '.join(server)} is the native driver's, and the server "
+            "of python= has no such lever"
+        )
+    if "client" in values and "python" not in values:
+        raise BenchError(f"configuration {text!r}: client= goes with python=")
+    if values.get("python") in ("load", "hot") and wheel == "stock":
+        raise BenchError(
+            f"configuration {text!r}: python={values['python']} needs the package of the patched "
+            "wheel; for its server without pools: patched:python=load,env.TF_MODEL_POOL=off"
+        )
     return Configuration(
         **values, server=Server(**server), environment=tuple(sorted(environment.items()))
     )
@@ -253,6 +282,14 @@ def _presets() -> dict[str, Configuration]:
         ),
         # What the edited wheel costs by itself.
         Configuration("patched-off", "patched", environment=(("TF_MODEL_POOL", "off"),)),
+        # Servers in Python.
+        Configuration("python-eager", python="eager"),
+        Configuration("python-eager-patched", "patched", python="eager"),
+        Configuration("python-load", "patched", python="load"),
+        Configuration("python-hot", "patched", python="hot"),
+        Configuration(
+            "python-load-off", "patched", python="load", environment=(("TF_MODEL_POOL", "off"),)
+        ),
     ]
     return {configuration.name: configuration for configuration in found}
 
@@ -405,13 +442,21 @@ def driver_config(
     lead_s: float,
     arrival: str = "poisson",
     slow_ms: float | None = None,
+    burner: Path | None = None,
 ) -> dict[str, Any]:
     """The driver's configuration file.
 
     Args:
         rate: requests per second, of all models together.
         cpus: (generator, server); None = not pinned.
+        burner: the native driver, for the Python one.
     """
+    python = {
+        "way": configuration.python,
+        "client": configuration.client,
+        "burner": str(burner),
+        "record": REQUEST.descr,
+    }
     return {
         "schema": DRIVER_CONFIG_SCHEMA,
         "duration_s": timeline.duration_s,
@@ -435,7 +480,11 @@ def driver_config(
             "server_cpus": cpus[1],
             "ignore_first_s": lead_s,
         },
-        "server": configuration.server.driver(),
+        **(
+            {"python": python}
+            if configuration.python
+            else {"server": configuration.server.driver()}
+        ),
         "timeline": timeline.entries,
         "slow_ms": slow_ms,
     }

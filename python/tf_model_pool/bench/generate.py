@@ -231,12 +231,14 @@ def _save_v1(rows: list[int], draw: _Normal, directory: Path, *, frozen: bool) -
 
 def make_version(shape: str, scale: float, draw: _Normal, directory: Path) -> dict[str, int]:
     """Writes one version. Returns the exclusive maximum of each integer input."""
-    if shape in ("ctr-large", "ctr-mix", "many-small"):
+    if shape in ("ctr-large", "ctr-mix", "ctr-small", "many-small"):
         read_every = READ_EVERY
         if shape == "ctr-large":
             tables, small = _table_rows(600 * scale, max(6, round(10 * scale)), 25, 100), 12
         elif shape == "ctr-mix":
             tables, small = _table_rows(960 * scale, 24, 20, 60), max(100, round(3000 * scale))
+        elif shape == "ctr-small":
+            tables, small = _table_rows(293 * scale, 12, 1, 1), 200
         else:
             tables, small = _table_rows(80 * scale, 8, 1, 3), max(100, round(10000 * scale))
             read_every = 10 * READ_EVERY  # requests as light as the other shapes'

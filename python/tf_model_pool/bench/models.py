@@ -25,6 +25,7 @@ from tf_model_pool.bench.errors import ModelError
 SHAPES: dict[str, str] = {
     "ctr-large": "few embedding tables of 25-100 MB; 0.6 GB at scale 1, 2.4 GB at scale 4",
     "ctr-mix": "24 large tables and 3,000 small variables; about 1 GB at scale 1",
+    "ctr-small": "12 tables of 25 MB and 200 small variables: one model of several in a process",
     "many-small": "10,000 small variables and 80 MB of tables: what the number of variables does",
     "gather": "one table of 2 GiB, 32,768 look-ups all over it per request: what huge pages do",
     "wide": "many features, each with nodes of its own: a large graph, small tables",

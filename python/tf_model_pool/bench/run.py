@@ -29,6 +29,7 @@ import numpy as np
 from tf_model_pool._version import __version__
 from tf_model_pool.bench import analysis, machine, models, records
 from tf_model_pool.bench.config import (
+    PYTHON_WAYS,
     SCENARIOS,
     Configuration,
     Scenario,
@@ -43,6 +44,7 @@ from tf_model_pool.bench.models import Model, RequestOptions, Shape, UserModel
 from tf_model_pool.bench.wheels import Wheel
 
 RESULT_SCHEMA = "tf_model_pool.bench/1"
+PYTHON_SERVER = Path(__file__).with_name("python_server") / "__main__.py"
 #: Where a calibration run begins, requests per second.
 _PROBE_RATE = 20.0
 _PROBE_SECONDS = 3.0
@@ -185,8 +187,15 @@ def _ended_with_us(child: subprocess.Popen[bytes]) -> Iterator[None]:
                 child.wait()
 
 
+def driver_command(configuration: Configuration, wheel: Wheel, driver: Path) -> list[str | Path]:
+    """The driver that a configuration needs; `driver` is the native one."""
+    if not configuration.python:
+        return [driver]
+    return [wheel.python, "-I", PYTHON_SERVER]
+
+
 def run_driver(
-    driver: Path,
+    driver: Sequence[str | Path],
     config: dict[str, Any],
     environment: dict[str, str],
     directory: Path,
@@ -194,6 +203,10 @@ def run_driver(
     wrapper: Sequence[str] = (),
 ) -> DriverRun:
     """Runs the driver once, in `directory`.
+
+    Args:
+        driver: its command, but for `--config` and `--output`.
+        wrapper: what comes before that command.
 
     Raises:
         DriverError: it ended with an error, or left no result; the text has its last lines.
@@ -204,7 +217,7 @@ def run_driver(
     file.write_text(json.dumps(config, indent=1), encoding="utf-8")
     output = directory / "output"
     shutil.rmtree(output, ignore_errors=True)
-    command = [*wrapper, str(driver), "--config", str(file), "--output", str(output)]
+    command = [*wrapper, *map(str, driver), "--config", str(file), "--output", str(output)]
     log = directory / "driver.log"
     own, children = _own_seconds(), _children_seconds()
     before = machine.CpuTimes.now()
@@ -422,20 +435,21 @@ class Orchestrator:
             lead_s=lead,
             arrival=self._options.arrival,
             slow_ms=self._options.slow_ms,
+            burner=self._driver,
         )
         wheel = self._wheels[cell.configuration.wheel]
         environment = cell.configuration.child_environment(wheel.tensorflow)
-        return run_driver(self._driver, config, environment, directory, self._progress)
+        command = driver_command(cell.configuration, wheel, self._driver)
+        return run_driver(command, config, environment, directory, self._progress)
 
     def _calibrate(self) -> None:
-        """Request rate and length of an update, once per model and scenario, on the stock wheel."""
+        """Request rate and length of an update, once per model and scenario."""
         options = self._options
         keys = list(self._models)
         self._progress.plan(len(keys) * 2 * (_PROBE_SECONDS + 8))
         for key in keys:
             cell = next(c for c in options.cells if (c.model, c.scenario) == key)
-            standard = Configuration("calibration", self._any_wheel().name)
-            cell = dataclasses.replace(cell, configuration=standard)
+            cell = dataclasses.replace(cell, configuration=self._standard(key))
             self._progress.doing(f"calibrate {key[0]}")
             scenario = SCENARIOS[key[1]]
             rate = options.rate or _PROBE_RATE
@@ -477,6 +491,14 @@ class Orchestrator:
                 "timing": dataclasses.asdict(timing),
             }
         self.write()
+
+    def _standard(self, key: tuple[str, str]) -> Configuration:
+        """What a model and scenario is calibrated with: the slowest server that will run."""
+        here = [c.configuration for c in self._options.cells if (c.model, c.scenario) == key]
+        python = sorted((c for c in here if c.python), key=lambda c: PYTHON_WAYS.index(c.python))
+        if python:
+            return dataclasses.replace(python[0], name="calibration")
+        return Configuration("calibration", self._any_wheel().name)
 
     def _within_budget(self, key: tuple[str, str], timing: Timing) -> Timing:
         """`timing` with as many cycles as there is time for, one at least."""
@@ -624,7 +646,8 @@ class Orchestrator:
                     str(summary),
                     *inner,
                 ]
-                run_driver(self._driver, config, environment, directory, self._progress, wrapper)
+                command = driver_command(cell.configuration, wheel, self._driver)
+                run_driver(command, config, environment, directory, self._progress, wrapper)
                 counts.append(parse_strace(summary.read_text(encoding="utf-8")))
                 shutil.rmtree(directory, ignore_errors=True)
                 summary.unlink()

@@ -29,6 +29,10 @@
 //     alone, and as many while it is loaded again and again; prints the
 //     throttled periods of the control group and the latencies (p50, p99,
 //     largest) of each half.
+//   harm_probe calls N DIR
+//     runs DIR's default signature N times and its callable as often, on one
+//     thread, and prints the median of each, microseconds. For
+//     docs/benchmark.md.
 //
 //   harm_probe time BUSY LOADS alone|serving DIR
 //     loads DIR LOADS times beside BUSY threads that never rest and, if
@@ -116,10 +120,33 @@ class Model {
     return outputs;
   }
 
+  // The same by a callable, which is made in the first call.
+  std::vector<Tensor> RunCallable() {
+    if (!made_) {
+      tensorflow::CallableOptions options;
+      for (const auto& [name, tensor] : inputs_) {
+        options.add_feed(name);
+        feeds_.push_back(tensor);
+      }
+      for (const auto& name : outputs_) options.add_fetch(name);
+      const auto status = bundle_.session->MakeCallable(options, &callable_);
+      if (!status.ok()) Fail("callable: " + status.ToString());
+      made_ = true;
+    }
+    std::vector<Tensor> outputs;
+    const auto status =
+        bundle_.session->RunCallable(callable_, feeds_, &outputs, nullptr);
+    if (!status.ok()) Fail("callable: " + status.ToString());
+    return outputs;
+  }
+
  private:
   tensorflow::SavedModelBundle bundle_;
   std::vector<std::pair<std::string, Tensor>> inputs_;
   std::vector<std::string> outputs_;
+  std::vector<Tensor> feeds_;
+  tensorflow::Session::CallableHandle callable_ = 0;
+  bool made_ = false;
 };
 
 // Asks again and again, on a thread of its own, as long as it lives.
@@ -571,6 +598,27 @@ int Updates(size_t requests, const std::string& directory) {
   return 0;
 }
 
+double MedianUs(int count, const std::function<void()>& call) {
+  std::vector<double> times;
+  for (int i = 0; i < count; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    call();
+    const std::chrono::duration<double, std::micro> passed =
+        std::chrono::steady_clock::now() - begin;
+    times.push_back(passed.count());
+  }
+  std::nth_element(times.begin(), times.begin() + count / 2, times.end());
+  return times[count / 2];
+}
+
+int Calls(int count, const std::string& directory) {
+  Model model(directory);
+  const double run = MedianUs(count, [&] { model.Run(); });
+  const double callable = MedianUs(count, [&] { model.RunCallable(); });
+  std::printf("{\"run_us\": %.1f, \"callable_us\": %.1f}\n", run, callable);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -590,11 +638,14 @@ int main(int argc, char** argv) {
   if (command == "updates" && argc == 4) {
     return Updates(std::stoull(argv[2]), argv[3]);
   }
+  if (command == "calls" && argc == 4) {
+    return Calls(std::stoi(argv[2]), argv[3]);
+  }
   if (command == "time" && argc == 6) {
     return Time(std::stoi(argv[2]), std::stoi(argv[3]),
                 std::strcmp(argv[4], "serving") == 0, argv[5]);
   }
   Fail(
-      "expected threads, static, limit, fork, kernels, many, space, updates or "
-      "time");
+      "expected threads, static, limit, fork, kernels, many, space, updates, "
+      "calls or time");
 }
