@@ -220,13 +220,6 @@ def test_the_series_has_the_percentiles_of_each_interval() -> None:
     assert found["count"] == [100] * 4
 
 
-def test_an_encoded_histogram_reads_back() -> None:
-    histogram = pytest.importorskip("hdrh.histogram").HdrHistogram
-    encoded = analysis.encoded_histogram(np.full(100, 12.5))
-    assert encoded is not None
-    assert histogram.decode(encoded).get_value_at_percentile(50) == pytest.approx(12500, rel=0.001)
-
-
 # ---- the driver's files ----
 
 

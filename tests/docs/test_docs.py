@@ -14,7 +14,12 @@ import tf_model_pool
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("patches/*.md")],
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/results/*.md"),
+        *ROOT.glob("patches/*.md"),
+    ],
     key=lambda path: path.as_posix(),
 )
 

@@ -251,22 +251,6 @@ def bin_points(points: Floats, bins: int = 48) -> dict[str, list[float]]:
     return out
 
 
-def encoded_histogram(values: Floats) -> str | None:
-    """An HdrHistogram (microseconds, 3 digits) in its standard text form; None if not installed.
-
-    It lets other tools read and merge distributions; nothing here is computed from it.
-    """
-    try:
-        from hdrh.histogram import HdrHistogram
-    except ModuleNotFoundError:
-        return None
-    histogram = HdrHistogram(1, 3_600_000_000, 3)
-    for value in values:
-        histogram.record_value(max(1, int(value * 1000)))
-    encoded = histogram.encode()
-    return encoded.decode("ascii") if isinstance(encoded, bytes) else str(encoded)
-
-
 def _updates(result: Mapping[str, Any], measure_from_ns: float) -> list[dict[str, Any]]:
     return [
         {
@@ -382,9 +366,6 @@ def analyse_run(
     rss = [s["rss_bytes"] for s in result["samples"]]
     return {
         "windows": found,
-        "histograms": {
-            name: encoded_histogram(latency[masks[name]]) for name in WINDOWS if masks[name].any()
-        },
         "ratios": run_ratios(found),
         **slow_requests(requests, result, measure_from_s=measure_from_s, threshold_ms=threshold),
         "answers": check_answers(requests, result, checksums),

@@ -35,7 +35,6 @@ class DriverError(BenchError):
 
 #: Requirement to name where a module is missing; the pins are those of pyproject.toml.
 REQUIREMENTS = {
-    "hdrh": "hdrhistogram==0.10.8",
     "matplotlib": "matplotlib==3.11.2",
     "numpy": "numpy",
     "plotly": "plotly==7.1.0",

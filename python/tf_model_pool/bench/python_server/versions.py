@@ -118,6 +118,7 @@ class Hot:
         self._number = 0
         self._indices: dict[int, int] = {}
         self._unloaded = threading.Event()
+        self._closing = False
         self._phases = contextlib.ExitStack()
         self._began = threading.Event()
         warmup = read_requests(config["warmup"]) if config["warmup"] else None
@@ -150,6 +151,8 @@ class Hot:
 
     def _note(self, event: Any) -> None:
         """What `HotModel` says of itself, as phases."""
+        if self._closing:
+            return
         kind = type(event).__name__
         if kind == "LoadStarted":
             self._began.set()
@@ -184,8 +187,8 @@ class Hot:
         shutil.rmtree(self._base / str(self._number - 1))
 
     def close(self) -> None:
+        self._closing = True
         self._hot.close()
-        self._phases.close()
 
 
 def _link(source: str, target: str) -> None:
