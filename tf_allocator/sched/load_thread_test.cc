@@ -16,7 +16,10 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -102,6 +105,48 @@ TEST_F(LoadThreadTest, ItsSchedulingStaysAsItIs) {
   const GiveWay give_way;
   EXPECT_EQ(how(), before);
   std::thread([&] { EXPECT_EQ(how(), before); }).join();
+}
+
+// What the kernel says of a thread, as struct sched_attr: class, flags, nice
+// value, priority, slice.
+struct Scheduling {
+  uint32_t size = 0;
+  uint32_t policy = 0;
+  uint64_t flags = 0;
+  int32_t nice = 0;
+  uint32_t priority = 0;
+  uint64_t slice_ns = 0;
+  uint64_t rest[2] = {};
+};
+
+Scheduling SchedulingOf(long thread) {
+  Scheduling found;
+  syscall(SYS_sched_getattr, thread, &found, sizeof(found), 0);
+  return found;
+}
+
+TEST_F(LoadThreadTest, ThePacerHasAShorterSliceAndNoOtherPriority) {
+  NoteServing();
+  const GiveWay give_way;
+  long pacer = 0;
+  while (pacer == 0) {
+    for (const auto& task :
+         std::filesystem::directory_iterator("/proc/self/task")) {
+      std::string name;
+      std::ifstream(task.path() / "comm") >> name;
+      if (name == "tf_model_pacer") {
+        pacer = std::stol(task.path().filename().string());
+      }
+    }
+  }
+  const Scheduling own = SchedulingOf(0);
+  Scheduling its = SchedulingOf(pacer);
+  EXPECT_EQ(its.policy, own.policy);
+  EXPECT_EQ(its.nice, own.nice);
+  if (own.slice_ns == 0) GTEST_SKIP() << "this kernel has no slices to set";
+  // It names itself before it asks.
+  while (its.slice_ns == own.slice_ns) its = SchedulingOf(pacer);
+  EXPECT_LT(its.slice_ns, own.slice_ns);
 }
 
 TEST_F(LoadThreadTest, WhatALoadRunsIsNoRequest) {
