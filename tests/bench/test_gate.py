@@ -77,6 +77,18 @@ def test_the_heap_of_a_load_may_grow_and_shrink(result: dict[str, Any]) -> None:
         assert failures(after, baseline=before) == found
 
 
+def test_two_models_updated_at_once_may_map_one_range_anew(result: dict[str, Any]) -> None:
+    for mappings, found in ((1, False), (2, True)):
+        both = copy.deepcopy(result)
+        cells = both["summary"]["cells"]
+        cells[OURS]["per_update"].update(pool_mappings_delta=once(mappings))
+        both["summary"]["cells"] = {
+            cell.replace("/repeated/", "/two-at-once/"): summary for cell, summary in cells.items()
+        }
+        cell = OURS.replace("/repeated/", "/two-at-once/")
+        assert ((cell, "mappings") in failures(both)) is found
+
+
 def test_more_mapping_calls_than_the_baseline_fail(result: dict[str, Any]) -> None:
     before = {**result, "calls": {OURS: {"mmap": 10, "munmap": 10}}}
     after = {**result, "calls": {OURS: {"mmap": 100, "munmap": 100}}}
