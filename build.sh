@@ -28,6 +28,7 @@ usage: ./build.sh [STAGE]
   pool-tests           the C++ tests alone
   patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
                        generate, sources; patches -h
+  build [OPTIONS]      make a wheel of another release, Python or file; build -h
   env                  make the wheel and the environment with it; print its interpreter
   serving --serving DIR [--revert | --check]
                        make a TensorFlow Serving checkout build with model pools, or undo that
@@ -81,7 +82,7 @@ digest() {
 }
 
 requirements() {
-  PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements "$@"
+  PYTHONPATH=python "$PYTHON" -m tf_model_pool_build.requirements "$@"
 }
 
 # The marker is written last: without it an environment counts as half made. It holds a digest of
@@ -112,11 +113,24 @@ make_build_venv() {
   echo "$key" >"$BUILD_VENV/complete"
 }
 
+# The tooling, in the environment of its requirements.
+tooling() {
+  PYTHONPATH=$PWD/python "$BUILD_VENV/bin/python" -m tf_model_pool_build "$@"
+}
+
+# The same for the user: paths among ARGUMENTS are relative to where the caller is.
+tooling_for_caller() {
+  local root=$PWD
+  make_build_venv
+  cd "$CALLED_FROM"
+  PYTHONPATH=$root/python exec "$root/$BUILD_VENV/bin/python" -m tf_model_pool_build "$@"
+}
+
 # Sets WHEEL.
 make_wheel() {
   need_compiler
   make_build_venv
-  WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+  WHEEL=$(tooling build --reuse \
     --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
 }
 
@@ -124,7 +138,7 @@ make_wheel() {
 make_library() {
   need_compiler
   make_build_venv
-  LIBRARY_WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+  LIBRARY_WHEEL=$(tooling build --reuse \
     --library-only --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
 }
 
@@ -238,16 +252,16 @@ run_tests() {
 
 # The routes for people's own builds need the standard library alone; their -h says more. Paths
 # are relative to where the caller is.
-own_build() {
+checkouts() {
   need_interpreter
   local root=$PWD
   cd "$CALLED_FROM"
-  PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool "$@"
+  PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool_build "$@"
 }
 
 main() {
   case ${1:-} in
-    serving | source) own_build "$@" ;;
+    serving | source) checkouts "$@" ;;
     -h | --help) usage; return ;;
     clean) rm -rf "$STATE" dist; return ;;
   esac
@@ -263,13 +277,7 @@ main() {
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
     library) make_library; echo "$LIBRARY_WHEEL" ;;
     pool-tests) pool_tests ;;
-    patches)
-      shift
-      make_build_venv
-      # Its arguments are paths as the caller sees them.
-      (ROOT=$PWD && cd "$CALLED_FROM" \
-        && PYTHONPATH=$ROOT/python "$ROOT/$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@")
-      ;;
+    build | patches) tooling_for_caller "$@" ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;
   esac

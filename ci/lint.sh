@@ -12,7 +12,7 @@ fi
 
 PYTHON=${PYTHON:-python3}
 VENV=.build/lint
-pins=$(PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements build lint)
+pins=$(PYTHONPATH=python "$PYTHON" -m tf_model_pool_build.requirements build lint)
 key=$({ "$PYTHON" -VV; echo "$pins"; } | sha256sum)
 if [[ ! -f $VENV/complete || $(<"$VENV/complete") != "$key" ]]; then
   rm -rf "$VENV"
@@ -31,7 +31,7 @@ if [[ ${1:-} == --fix ]]; then
 fi
 "$VENV/bin/ruff" check python tests
 "$VENV/bin/ruff" format --check python tests
-"$VENV/bin/mypy" python/tf_model_pool
+"$VENV/bin/mypy" python/tf_model_pool python/tf_model_pool_build
 "$VENV/bin/clang-format" --dry-run --Werror "${cxx[@]}"
 "$VENV/bin/shellcheck" "${shell[@]}"
 "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml

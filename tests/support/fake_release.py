@@ -18,7 +18,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tf_model_pool.wheel import releases, source
+from tf_model_pool_build.releases import releases
+from tf_model_pool_build.wheel import source
 
 VERSION = "9.9.0"
 PLATFORM = "manylinux_2_27_x86_64"
@@ -251,7 +252,8 @@ def write_project(root: Path) -> Path:
         "python/tf_model_pool/_native.pyi": "def native() -> int: ...\n",
         "python/tf_model_pool/_native.cc": "// not shipped\n",
         "python/tf_model_pool/py.typed": "",
-        "python/tf_model_pool/wheel/__init__.py": "",
+        "python/tf_model_pool/bench/__init__.py": "",
+        "python/tf_model_pool_build/__init__.py": '"""Not shipped."""\n',
         "patches/v9.9/series": "# comment\n0001-pools.patch\n",
         "patches/v9.9/0001-pools.patch": PATCH,
         "LICENSE": "The licence.\n",

@@ -11,7 +11,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from tf_model_pool.patches import checkout, generated, series
+from tf_model_pool_build.series import checkout, generated
+from tf_model_pool_build.series import release_series as series
 
 RELEASE = "v9.9"
 HEADER = "tensorflow/core/common_runtime/process_state.h"
@@ -120,7 +121,7 @@ def make(root: Path) -> Project:
     """Makes the project below `root`."""
     project = Project(root / "project", write(root / "tensorflow", TENSORFLOW))
     write(project.root, {f"tf_allocator/{name}": text for name, text in TF_ALLOCATOR.items()})
-    write(project.root, {"tests/test_a.py": "", "tests/patches/test_generated.py": ""})
+    write(project.root, {"tests/test_a.py": "", "tests/series/test_generated.py": ""})
     series_file = f"patches/{RELEASE}/series"
     write(project.root, {series_file: f"../shared/{generated.NAME}\n"})
     write(project.root, {f"patches/shared/{generated.NAME}": generated.generate(project.root)})

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The patch series in patches/: for people who build TensorFlow themselves.
+
+- `patch`: one patch file, read
+- `release_series`: the patches of a release, and the trees that they fit
+- `generated`: the patch that brings tf_allocator/ into TensorFlow's tree
+- `checkout`: a series as commits on a checkout, and back
+- `check`: the rules
+- `sources`: what each series was made from
+- `verify`: patched sources in a released wheel, under the integration tests
+- `command`: the command line
+"""
