@@ -207,6 +207,7 @@ main() {
   parse "$@"
   need_python "$TOOLS_PYTHON" TOOLS_PYTHON
   need_python "$PYTHON" --python
+  [[ -z ${CXX:-} ]] || command -v "$CXX" >/dev/null || fail "CXX=$CXX is not a program; install it, or unset CXX"
   command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
     || fail "no C++ compiler found; install one: apt-get install g++"
   TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')

@@ -5,7 +5,7 @@ from tf_model_pool.errors import ModelPoolError
 
 
 class BuildError(ModelPoolError):
-    """The patched wheel was not made. Nothing is left behind."""
+    """What was asked for was not made. What was there is as it was, and nothing is left behind."""
 
 
 class ToolMissingError(BuildError):
@@ -21,7 +21,7 @@ class UnsupportedWheelError(BuildError):
 
 
 class DownloadError(BuildError):
-    """pip could not get the released wheel."""
+    """A released wheel or an archive of sources could not be had, or is not the expected one."""
 
 
 class ChecksumError(BuildError):
@@ -38,10 +38,6 @@ class AlreadyPatchedError(BuildError):
 
 class SymbolError(BuildError):
     """A function that must be replaced is missing, ambiguous, or not bound by its symbol."""
-
-
-class HeaderPatchError(BuildError):
-    """A header patch does not fit the wheel's header."""
 
 
 class PlatformTagError(BuildError):
@@ -65,29 +61,13 @@ class BuildInterruptedError(BuildError):
         self.exit_status = 128 + signal_number
 
 
-class PatchError(ModelPoolError):
-    """A patch series breaks a rule, does not fit the sources, or could not be moved."""
+class PatchError(BuildError):
+    """A patch series breaks a rule, does not fit, or could not be moved. All is as it was."""
 
 
-class OwnBuildError(ModelPoolError):
-    """The checkout was not prepared or not built. What was there is as it was."""
-
-
-class SeriesError(OwnBuildError):
-    """A patch series is missing, lists what does not exist, or holds what Bazel cannot apply."""
-
-
-class CheckoutError(OwnBuildError):
+class CheckoutError(BuildError):
     """The directory is not the checkout that was expected, or was changed since."""
 
 
-class WorkspaceError(OwnBuildError):
+class WorkspaceError(BuildError):
     """A WORKSPACE file does not declare TensorFlow in a known way."""
-
-
-class ToolError(OwnBuildError):
-    """A program is not installed; the text has the command that installs it."""
-
-
-class FetchError(OwnBuildError):
-    """An archive could not be downloaded, or is not the one that was expected."""

@@ -25,31 +25,32 @@ from support import checkouts
 from tf_model_pool.errors import ModelPoolError
 from tf_model_pool_build import commands
 from tf_model_pool_build import project as own
-from tf_model_pool_build.checkouts import fetching, files, patching, series, source
+from tf_model_pool_build.checkouts import fetching, files, patching, source
 from tf_model_pool_build.errors import (
+    BuildError,
     BuildInterruptedError,
     CheckoutError,
-    FetchError,
-    OwnBuildError,
-    ToolError,
+    DownloadError,
+    ToolMissingError,
 )
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases import pins
+from tf_model_pool_build.series import listing
 
 QUIET = Progress(quiet=True)
 RELEASES = {release.version: release for release in pins.TENSORFLOW_SOURCES}
 
 
 @pytest.fixture
-def patches(project: Path) -> tuple[Path, ...]:
-    return series.read_series(project / "patches/v2.20")
+def series(project: Path) -> listing.Series:
+    return listing.read(project / "patches", "v2.20").with_sources()
 
 
 # The series in a tree.
 
 
-def test_the_whole_series_is_applied(tensorflow: Path, patches: tuple[Path, ...]) -> None:
-    changed = patching.apply(tensorflow, patches, "v2.20")
+def test_the_whole_series_is_applied(tensorflow: Path, series: listing.Series) -> None:
+    changed = patching.apply(tensorflow, series)
     assert changed == (
         "tensorflow/core/BUILD",
         "tensorflow/core/process_state.h",
@@ -61,30 +62,19 @@ def test_the_whole_series_is_applied(tensorflow: Path, patches: tuple[Path, ...]
     assert "rule nine\n" in build
 
 
-def test_applying_again_changes_nothing(tensorflow: Path, patches: tuple[Path, ...]) -> None:
-    patching.apply(tensorflow, patches, "v2.20")
+def test_applying_again_changes_nothing(tensorflow: Path, series: listing.Series) -> None:
+    patching.apply(tensorflow, series)
     before = checkouts.snapshot(tensorflow)
-    assert patching.apply(tensorflow, patches, "v2.20") == ()
+    assert patching.apply(tensorflow, series) == ()
     assert checkouts.snapshot(tensorflow) == before
 
 
-def test_a_tree_inside_of_another_repository_is_patched_all_the_same(
-    tmp_path: Path, patches: tuple[Path, ...]
-) -> None:
-    # git apply passes over files that it thinks are not below the current directory.
-    outer = checkouts.write_tree(tmp_path / "outer", {"README": "outer\n"})
-    checkouts.commit_all(outer)
-    tree = checkouts.make_tensorflow(outer / "build/tensorflow")
-    assert "tf_allocator/BUILD" in patching.apply(tree, patches, "v2.20")
-    assert (tree / "tf_allocator/BUILD").is_file()
-
-
 def test_commits_of_ones_own_that_only_move_lines_do_not_matter(
-    tensorflow: Path, patches: tuple[Path, ...]
+    tensorflow: Path, series: listing.Series
 ) -> None:
     header = tensorflow / "tensorflow/core/process_state.h"
     header.write_text("a line of somebody's\n" + header.read_text())
-    patching.apply(tensorflow, patches, "v2.20")
+    patching.apply(tensorflow, series)
     assert "line 10\nours\n" in header.read_text()
 
 
@@ -98,22 +88,22 @@ def test_commits_of_ones_own_that_only_move_lines_do_not_matter(
     ids=["changed", "missing", "in the way"],
 )
 def test_a_tree_that_the_series_does_not_fit_is_left_as_it_is(
-    spoil: Callable[[Path], object], tensorflow: Path, patches: tuple[Path, ...]
+    spoil: Callable[[Path], object], tensorflow: Path, series: listing.Series
 ) -> None:
     spoil(tensorflow)
     before = checkouts.snapshot(tensorflow)
-    with pytest.raises(CheckoutError, match=r"(?s)v2\.20 does not fit .*patch \d of 2"):
-        patching.apply(tensorflow, patches, "v2.20")
+    with pytest.raises(CheckoutError, match=r"(?s)v2\.20 does not fit .*patch \d of 3"):
+        patching.apply(tensorflow, series)
     assert checkouts.snapshot(tensorflow) == before
 
 
 def test_a_tree_with_half_of_the_series_is_left_as_it_is(
-    tensorflow: Path, patches: tuple[Path, ...]
+    tensorflow: Path, series: listing.Series
 ) -> None:
-    patching.apply(tensorflow, patches[:1], "half")
+    patching.apply(tensorflow, dataclasses.replace(series, patches=series.patches[:1]))
     before = checkouts.snapshot(tensorflow)
     with pytest.raises(CheckoutError, match="does not fit"):
-        patching.apply(tensorflow, patches, "v2.20")
+        patching.apply(tensorflow, series)
     assert checkouts.snapshot(tensorflow) == before
 
 
@@ -125,7 +115,7 @@ def test_a_tree_with_half_of_the_series_is_left_as_it_is(
 def test_what_was_written_is_taken_back_where_the_rest_cannot_be(
     error: Exception,
     tensorflow: Path,
-    patches: tuple[Path, ...],
+    series: listing.Series,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = checkouts.snapshot(tensorflow)
@@ -140,18 +130,17 @@ def test_what_was_written_is_taken_back_where_the_rest_cannot_be(
 
     monkeypatch.setattr(files, "replace", refuse_the_third)
     with pytest.raises(ModelPoolError, match=r"Permission denied|signal 2"):
-        patching.apply(tensorflow, patches, "v2.20")
+        patching.apply(tensorflow, series)
     assert len(written) > 3  # taken back
     assert checkouts.snapshot(tensorflow) == before
     assert not (tensorflow / "tf_allocator").exists()
 
 
-def test_without_git_the_error_has_the_command_that_installs_it(
-    tensorflow: Path, patches: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ToolError, match="apt-get install git"):
-        patching.apply(tensorflow, patches, "v2.20")
+def test_crlf_line_ends_are_named(tensorflow: Path, series: listing.Series) -> None:
+    header = tensorflow / "tensorflow/core/process_state.h"
+    header.write_bytes(header.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(CheckoutError, match=r"process_state\.h has CRLF line ends; expected LF"):
+        patching.apply(tensorflow, series)
 
 
 # Which release a tree is.
@@ -232,7 +221,7 @@ def test_clang_is_used_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_without_bazelisk_the_error_has_the_command_that_installs_it() -> None:
-    with pytest.raises(ToolError, match="npm install -g @bazel/bazelisk"):
+    with pytest.raises(ToolMissingError, match="npm install -g @bazel/bazelisk"):
         source.find_bazelisk("")
 
 
@@ -515,7 +504,7 @@ def test_an_archive_that_is_another_is_not_kept(
     expected = release(contents)
     if not known:
         expected = dataclasses.replace(expected, sha256="0" * 64)
-    with pytest.raises(FetchError, match=says):
+    with pytest.raises(DownloadError, match=says):
         fetching.fetch(expected, tmp_path / "sources", QUIET, lambda _: io.BytesIO(contents))
     assert list((tmp_path / "sources").iterdir()) == []
 
@@ -525,12 +514,14 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         def read(self, size: int | None = -1, /) -> bytes:
             raise ConnectionResetError(104, "Connection reset by peer")
 
-    with pytest.raises(FetchError, match=r"cannot download .*v2\.20\.0.*reset.*pass the directory"):
+    with pytest.raises(
+        DownloadError, match=r"cannot download .*v2\.20\.0.*reset.*pass the directory"
+    ):
         fetching.fetch(release(b""), tmp_path / "sources", QUIET, lambda _: Broken())
     assert list((tmp_path / "sources").iterdir()) == []
 
 
 def test_no_wheel_is_an_error_even_where_an_older_one_lies(tmp_path: Path) -> None:
     checkouts.write_tree(tmp_path / "dist", {"tensorflow_cpu-2.16.2-x.whl": "older"})
-    with pytest.raises(OwnBuildError, match="no wheel"):
+    with pytest.raises(BuildError, match="no wheel"):
         source.collect(tmp_path, tmp_path / "dist", frozenset({"tensorflow_cpu-2.16.2-x.whl"}))

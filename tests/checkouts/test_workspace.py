@@ -7,51 +7,49 @@ from pathlib import Path
 
 import pytest
 
-from support import checkouts
-from tf_model_pool_build.checkouts import series, starlark
+from tf_model_pool_build.checkouts import starlark
 from tf_model_pool_build.errors import WorkspaceError
 from tf_model_pool_build.releases import pins
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def wrong(contents: bytes, project: Path) -> list[str]:
+def wrong(contents: bytes) -> list[str]:
     """What does not agree with the series and with the table of releases."""
     arguments = starlark.find_rule(contents, "org_tensorflow", "WORKSPACE").arguments
     version = str(arguments["strip_prefix"]).removeprefix("tensorflow-")
     release = pins.tensorflow_source(version)
-    patches = series.read_series(project / "patches" / f"v{pins.minor_of(version)}")
-    labels = [
-        f"//patches:{path.resolve().relative_to((project / 'patches').resolve()).as_posix()}"
-        for path in patches
-    ]
     expected = {
         "sha256": release.sha256,
         "urls": [release.url],
         "patch_args": ["-p1"],
-        "patches": labels,
+        "patches": ["//build/patches:tensorflow.patch"],
     }
-    return [
+    found = [
         f"{name} is {arguments.get(name)}, expected {value}"
         for name, value in expected.items()
         if arguments.get(name) != value
     ]
+    command = f"./build.sh patches write --release {pins.minor_of(version)} --output build/patches"
+    if f"#     {command}\n" not in contents.decode():
+        found.append(f"comment lacks {command}")
+    return found
 
 
-def test_workspace_lists_exactly_the_series_of_the_release_that_it_pins() -> None:
-    assert wrong((ROOT / "WORKSPACE").read_bytes(), ROOT) == []
+def test_workspace_patches_the_release_that_it_pins_with_its_series() -> None:
+    assert wrong((ROOT / "WORKSPACE").read_bytes()) == []
 
 
-def test_the_check_sees_another_order_and_another_archive() -> None:
+def test_the_check_sees_another_series_and_another_archive() -> None:
     contents = (ROOT / "WORKSPACE").read_text()
-    lines = contents.splitlines(keepends=True)
-    first = next(n for n, line in enumerate(lines) if '"//patches:' in line)
-    lines[first], lines[first + 1] = lines[first + 1], lines[first]
-    assert [line.split()[0] for line in wrong("".join(lines).encode(), ROOT)] == ["patches"]
-    less = contents.replace(lines[first], "")
-    assert [line.split()[0] for line in wrong(less.encode(), ROOT)] == ["patches"]
-    other = contents.replace('sha256 = "ef', 'sha256 = "00')
-    assert [line.split()[0] for line in wrong(other.encode(), ROOT)] == ["sha256"]
+    for old, new, name in (
+        ("--release 2.21", "--release 2.20", "comment"),
+        ("//build/patches:", "//patches:", "patches"),
+        ('sha256 = "ef', 'sha256 = "00', "sha256"),
+    ):
+        assert old in contents
+        found = wrong(contents.replace(old, new).encode())
+        assert [line.split()[0] for line in found] == [name]
 
 
 def test_workspace_calls_what_it_loads() -> None:
@@ -60,25 +58,6 @@ def test_workspace_calls_what_it_loads() -> None:
         if line.startswith("load("):
             function = line.split('"')[3]
             assert f"\n{function}(" in contents, f"{function} is loaded and not called"
-
-
-@pytest.mark.parametrize(
-    "patch", sorted((ROOT / "patches").glob("*/*.patch")), ids=lambda path: path.name
-)
-def test_bazel_reads_no_file_name_in_the_words_of_a_patch(patch: Path) -> None:
-    # http_archive gives Bazel the whole file, and Bazel knows no mail header.
-    head = patch.read_text().split("\ndiff --git ")[0].splitlines()
-    assert [line for line in head if line.startswith(("--- ", "+++ ", "@@ "))] == []
-
-
-def test_the_whole_patch_file_does_what_its_changes_do(project: Path, tmp_path: Path) -> None:
-    # GIVEN a patch whose words look like no change
-    patch = project / "patches/shared/Add-sources.patch"
-    text = patch.read_text().replace("--- this", "this").replace("+++ nor", "nor")
-    trees = [checkouts.make_tensorflow(tmp_path / name) for name in ("whole", "changes")]
-    checkouts.apply_as_bazel(text.replace("@@ -1 +1 @@ nor a hunk", ""), trees[0])
-    checkouts.apply_as_bazel(series.joined([patch], project), trees[1])
-    assert checkouts.snapshot(trees[0]) == checkouts.snapshot(trees[1])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from packaging.utils import parse_wheel_filename
 
 from tf_model_pool_build.releases import releases
+from tf_model_pool_build.series import listing
 from tf_model_pool_build.wheel import headers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,8 +53,8 @@ def test_file_names_are_names_of_wheels_for_this_machine(release: releases.Relea
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_release_has_a_series_that_changes_the_two_headers(release: releases.Release) -> None:
-    patches = headers.read_series(ROOT / "patches" / release.patches)
-    changed = [change.source_path for change in headers.header_changes(patches)]
+    changes = listing.read(ROOT / "patches", release.patches).changes
+    changed = [header.change.path for header in headers.header_changes(changes)]
     assert [Path(path).name for path in changed] == ["allocator.h", "process_state.h"]
 
 

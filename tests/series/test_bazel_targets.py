@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_model_pool_build.series import release_series as series
+from tf_model_pool_build.series import listing
 
 ROOT = Path(__file__).resolve().parents[2]
 _LABEL = re.compile(r'"//tf_allocator:([\w/.]+)"')
@@ -60,14 +60,14 @@ def targets() -> dict[str, Target]:
 
 def labels(release: str) -> set[str]:
     """Targets of tf_allocator/ that a series' changes of BUILD files name."""
-    changes = series.read(ROOT / "patches", release).changes
+    changes = listing.read(ROOT / "patches", release).changes
     added = (
         line for c in changes if c.path.endswith("/BUILD") and not c.is_new for line in c.added
     )
     return {name for line in added for name in _LABEL.findall(line)}
 
 
-@pytest.mark.parametrize("release", series.releases(ROOT / "patches"))
+@pytest.mark.parametrize("release", listing.releases(ROOT / "patches"))
 def test_the_patches_name_targets_that_exist(release: str, targets: dict[str, Target]) -> None:
     assert labels(release) == {
         "headers",
@@ -127,7 +127,7 @@ def test_what_a_target_includes_of_ours_it_depends_on(targets: dict[str, Target]
 
 def test_what_the_patched_files_include_is_handed_on(targets: dict[str, Target]) -> None:
     handed_on = {f"tf_allocator/{name}" for name in targets["headers"].headers}
-    changes = series.read(ROOT / "patches", "v2.21").changes
+    changes = listing.read(ROOT / "patches", "v2.21").changes
     included = {
         name
         for change in changes
@@ -157,7 +157,7 @@ def test_the_logic_of_the_device_exists_once(call: str) -> None:
     assert call in (ROOT / "tf_allocator/runtime/threadpool_device_hook.cc").read_text()
     added = [
         line.strip()
-        for change in series.read(ROOT / "patches", "v2.21").changes
+        for change in listing.read(ROOT / "patches", "v2.21").changes
         if change.path.endswith("/threadpool_device.cc")
         for line in change.added
     ]

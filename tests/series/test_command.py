@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.patch_project import HEADER, RELEASE, SOURCE, Project, commit, edit
+from support.patch_project import HEADER, RELEASE, SOURCE, Project, commit, edit, git
 from tf_model_pool_build import commands
 from tf_model_pool_build import project as own
 
@@ -26,7 +26,9 @@ def test_import_change_export_check(
 ) -> None:
     place = ("--checkout", tensorflow, "--release", RELEASE)
     assert patches("import", *place) == 0
-    assert capsys.readouterr().out == f"3 commits on {tensorflow}\n"
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"3 commits on {tensorflow}"
+    assert out[1].endswith(f"./build.sh patches export --checkout {tensorflow} --release {RELEASE}")
     edit(tensorflow, HEADER, "  void Member0();\n", "  void Member0();\n  int Trim();\n")
     commit(tensorflow, "Declare more\n\nSomething lacks.\n")
     assert patches("export", *place) == 0
@@ -51,11 +53,16 @@ def test_files_that_are_not_those_of_the_series_are_noted(
     )
 
 
-def test_generate_brings_the_patch_into_step(project: Project) -> None:
-    edit(project.root, "tf_allocator/pool/a.cc", "return 1;", "return 2;")
-    assert patches("check") == 1
-    assert patches("generate") == 0
-    assert patches("check") == 0
+@pytest.mark.parametrize("release", ["9.9", "v9.9", "9.9.0"])
+def test_a_series_is_written_as_one_patch(
+    project: Project, tensorflow: Path, tmp_path: Path, release: str
+) -> None:
+    output = tmp_path / "a/b"
+    assert patches("write", "--release", release, "--output", output) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["BUILD", "tensorflow.patch"]
+    git(tensorflow, "apply", str(output / "tensorflow.patch"))
+    assert "// the call" in (tensorflow / SOURCE).read_text()
+    assert (tensorflow / "tf_allocator/pool/a.cc").is_file()
 
 
 @pytest.mark.parametrize(

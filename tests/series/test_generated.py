@@ -10,12 +10,6 @@ import pytest
 from support.patch_project import Project, edit, write
 from tf_model_pool_build.errors import PatchError
 from tf_model_pool_build.series import checkout, generated
-from tf_model_pool_build.series import release_series as series
-
-
-def test_the_generated_patch_of_the_repository_is_in_step(repository: Path) -> None:
-    path = repository / "patches" / series.SHARED / generated.NAME
-    assert path.read_text() == generated.generate(repository), "run: ./build.sh patches generate"
 
 
 def test_every_source_of_the_pools_is_in_a_target_or_needed_by_released_binaries_alone(
@@ -24,12 +18,6 @@ def test_every_source_of_the_pools_is_in_a_target_or_needed_by_released_binaries
     assert generated.source_problems(repository) == []
     for name in generated.BINARY_ONLY:
         assert (repository / "tf_allocator" / name).is_file()
-
-
-def test_every_series_of_the_repository_brings_the_sources(repository: Path) -> None:
-    patches = repository / "patches"
-    for release in series.releases(patches):
-        assert (patches / release / "series").read_text().count(generated.NAME) == 1
 
 
 def test_git_writes_the_same_bytes(project: Project, tensorflow: Path) -> None:

@@ -54,11 +54,15 @@ def test_a_trailer_goes_on_in_indented_lines(text: str) -> None:
         ("diff --git", "diff", "changes no file"),
         ("Subject: [PATCH] ", "Subject: ", "no line 'Subject"),
         ("Upstream: not submitted.", "Drop-When: later.", "trailer Drop-When is there twice"),
-        ("@@ -7,6 +7,7 @@", "@@ -7,6 +7,8 @@", "not a readable patch"),
-        ("@@ -7,6 +7,7 @@", "@@ -7,6 +7,6 @@", "not a readable patch|edited by hand"),
-        ("@@ -7,6 +7,7 @@", "@@ -7,5 +7,6 @@", "not a readable patch|edited by hand"),
+        ("@@ -7,6 +7,7 @@", "@@ -7,6 +7,8 @@", "other line counts"),
+        ("@@ -7,6 +7,7 @@", "@@ -7,6 +7,6 @@", "edited by hand"),
+        ("@@ -7,6 +7,7 @@", "@@ -7,5 +7,6 @@", "edited by hand"),
         ("\nindex [0-9a-f]{40}", "\nindex 0123456", "no full index hashes"),
         ("\nindex ", "\nold mode 100644\nnew mode 100755\nindex ", "changes the mode"),
+        ("\nindex ", "\nGIT binary patch\nindex ", "Bazel cannot apply"),
+        ("diff --git a/tensorflow", "diff --git a/x", "expected one path"),
+        ("/tensorflow/core/", "/../core/", "expected one path below the sources"),
+        ("@@ -7,6 +7,7 @@", "", "changes no line"),
     ],
     ids=str,
 )
@@ -120,6 +124,29 @@ def test_a_file_that_is_missing_or_in_the_way_is_named(project: patch_project.Pr
         changes[HEADER].apply(None)
     with pytest.raises(PatchError, match=r"makes tf_allocator/pool/a\.h, which is there already"):
         changes["tf_allocator/pool/a.h"].apply("")
+
+
+def test_a_change_is_taken_back_in_the_file_that_has_it(text: str) -> None:
+    (change,) = parsed(text).changes
+    assert change.revert(change.apply(HEADER_TEXT)) == HEADER_TEXT
+    moved = "// one more line\n" + HEADER_TEXT
+    assert change.revert(change.apply(moved)) == moved
+    with pytest.raises(PatchError, match=r"hunk 1 of .* does not fit"):
+        change.revert(HEADER_TEXT)
+
+
+def test_a_new_file_is_taken_back_if_it_is_as_it_was_made(project: patch_project.Project) -> None:
+    changes = {change.path: change for change in project.series().changes}
+    change = changes["tf_allocator/pool/a.h"]
+    assert change.revert(change.apply(None)) is None
+    with pytest.raises(PatchError, match=r"a\.h is not what .* makes"):
+        change.revert("something else\n")
+
+
+def test_exactly_means_in_no_file_elsewhere(text: str) -> None:
+    (change,) = parsed(text).changes
+    with pytest.raises(PatchError, match="line 7 is"):
+        change.apply("// one more line\n" + HEADER_TEXT, exact=True)
 
 
 def test_positions_are_all_that_another_copy_changes(text: str) -> None:

@@ -66,15 +66,6 @@ def test_sources_that_the_series_does_not_fit_stop_it(
     assert built == []
 
 
-def test_another_tf_allocator_than_the_checkouts_stops_it(
-    project: Project, built: list[tuple[builder.Request, str]], tmp_path: Path
-) -> None:
-    edit(project.root, "tf_allocator/pool/a.cc", "return 1;", "return 2;")
-    with pytest.raises(PatchError, match=r"another tf_allocator/pool/a\.cc than the checkout"):
-        verify.build_wheel(request(project), tmp_path, QUIET)
-    assert built == []
-
-
 def test_a_series_without_sources_has_nothing_to_try(
     project: Project, built: list[tuple[builder.Request, str]], tmp_path: Path
 ) -> None:

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from tf_model_pool_build.series.patch import NO_FILE, blob_hash
+
 #: The commit that TensorFlow Serving 2.20.0 pins, and one that nobody does.
 KNOWN_COMMIT = "72fbba3d20f4616d7312b5e2b7f79daf6e82f2fa"
 UNKNOWN_COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,10 +42,11 @@ def diff(path: str, before: str | None, after: str) -> str:
     old = [] if before is None else before.splitlines(keepends=True)
     hunks = list(difflib.unified_diff(old, after.splitlines(keepends=True), n=3))[2:]
     head = f"diff --git a/{path} b/{path}\n"
+    made = blob_hash(after.encode())
     if before is None:
-        head += "new file mode 100644\nindex 0000000..1111111\n--- /dev/null\n"
+        head += f"new file mode 100644\nindex {NO_FILE}..{made}\n--- /dev/null\n"
     else:
-        head += f"index 1111111..2222222 100644\n--- a/{path}\n"
+        head += f"index {blob_hash(before.encode())}..{made} 100644\n--- a/{path}\n"
     return head + f"+++ b/{path}\n" + "".join(hunks)
 
 
@@ -74,13 +77,13 @@ def make_project(root: Path, series: str = "v2.20") -> Path:
     return write_tree(
         root,
         {
+            "tf_allocator/BUILD": 'cc_library(name = "pool", hdrs = ["pool/pool.h"])\n',
+            "tf_allocator/pool/pool.h": "-- a comment\n++ another\n",
             f"patches/{series}/series": (
-                "# In this order.\n\n../shared/Add-sources.patch\n0002-Call-them.patch\n"
+                "# In this order.\n\n../shared/Add-a-rule.patch\n0002-Call-them.patch\n"
             ),
-            "patches/shared/Add-sources.patch": mail(
-                "Add sources",
-                diff("tf_allocator/BUILD", None, "package\n"),
-                diff("tf_allocator/pool/pool.h", None, "-- a comment\n++ another\n"),
+            "patches/shared/Add-a-rule.patch": mail(
+                "Add a rule",
                 diff("tensorflow/core/BUILD", build, first),
             ),
             f"patches/{series}/0002-Call-them.patch": mail(

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from support.checkouts import diff, mail
 from tf_model_pool_build.releases import releases
 from tf_model_pool_build.wheel import source
 
@@ -118,31 +119,28 @@ class ProcessState {
 };
 """
 
-PATCH = """Subject: [PATCH] Let the fake headers know pools
-
---- a/third_party/xla/xla/tsl/framework/allocator.h
-+++ b/third_party/xla/xla/tsl/framework/allocator.h
-@@ -1,5 +1,6 @@
- #pragma once
- struct AllocatorAttributes {
-   bool on_host() const { return value & 0x1; }
-+  unsigned model_pool() const { return value >> 24; }
-   unsigned value = 0;
- };
---- a/tensorflow/core/common_runtime/process_state.h
-+++ b/tensorflow/core/common_runtime/process_state.h
-@@ -2,4 +2,5 @@
- class ProcessState {
-  public:
-   void EnableNUMA();
-+  int TrimModelPools();
- };
---- a/tensorflow/core/kernels/save_restore_tensor.cc
-+++ b/tensorflow/core/kernels/save_restore_tensor.cc
-@@ -1,1 +1,2 @@
- // not in a wheel
-+// and therefore left alone
-"""
+PATCH = mail(
+    "Let the fake headers know pools",
+    diff(
+        "tensorflow/core/common_runtime/process_state.h",
+        PROCESS_STATE_HEADER,
+        PROCESS_STATE_HEADER.replace(
+            "  void EnableNUMA();\n", "  void EnableNUMA();\n  int TrimModelPools();\n"
+        ),
+    ),
+    diff(
+        "tensorflow/core/kernels/save_restore_tensor.cc",
+        "// not in a wheel\n",
+        "// not in a wheel\n// and therefore left alone\n",
+    ),
+    diff(
+        "third_party/xla/xla/tsl/framework/allocator.h",
+        ALLOCATOR_HEADER,
+        ALLOCATOR_HEADER.replace(
+            "0x1; }\n", "0x1; }\n  unsigned model_pool() const { return value >> 24; }\n"
+        ),
+    ),
+)
 
 
 def compile_shared(code: str, path: Path, flags: Sequence[str] = ()) -> Path:

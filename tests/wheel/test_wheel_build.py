@@ -28,7 +28,7 @@ from tf_model_pool_build.errors import (
     CompileError,
     CorruptWheelError,
     DiskSpaceError,
-    HeaderPatchError,
+    PatchError,
     SymbolError,
 )
 from tf_model_pool_build.progress import Progress
@@ -402,7 +402,7 @@ def test_a_header_that_the_patch_does_not_fit_is_named(
     name = "tensorflow/include/tensorflow/core/common_runtime/process_state.h"
     changed = members[name].replace(b"EnableNUMA", b"DisableNUMA")
     wheel = fake_release.write_wheel(tmp_path, {**members, name: changed})
-    caught = fails(wheel, project, HeaderPatchError, "hunk 1 of 0001-pools.patch")
+    caught = fails(wheel, project, PatchError, "hunk 1 of 0001-pools.patch")
     assert "process_state.h" in str(caught.value)
     assert "DisableNUMA" in str(caught.value)
 

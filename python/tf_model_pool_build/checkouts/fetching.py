@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from tf_model_pool_build.errors import FetchError
+from tf_model_pool_build.errors import DownloadError
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases.pins import TensorFlowSource
 from tf_model_pool_build.workspace import temporary_directory
@@ -39,12 +39,14 @@ def _download(source: TensorFlowSource, target: Path, progress: Progress, opened
                 # GitHub does not say how large the archive will be.
                 progress.update("MiB received, of about", done >> 20, 200)
     except (OSError, urllib.error.URLError) as error:
-        raise FetchError(
+        raise DownloadError(
             f"cannot download {source.url}: {error}; download and unpack it by other means, and "
             "pass the directory"
         ) from error
     if digest.hexdigest() != source.sha256:
-        raise FetchError(f"{source.url} has sha256 {digest.hexdigest()}; expected {source.sha256}")
+        raise DownloadError(
+            f"{source.url} has sha256 {digest.hexdigest()}; expected {source.sha256}"
+        )
 
 
 def fetch(
@@ -59,7 +61,7 @@ def fetch(
         opened: opens a URL for reading.
 
     Raises:
-        FetchError: the archive cannot be had, or is another than expected. Nothing is kept.
+        DownloadError: the archive cannot be had, or is another than expected. Nothing is kept.
     """
     target = parent / source.directory
     if target.is_dir():
@@ -76,9 +78,9 @@ def fetch(
                     else:
                         tar.extractall(directory)
             except (tarfile.TarError, EOFError) as error:
-                raise FetchError(f"{source.url} is not a readable archive: {error}") from error
+                raise DownloadError(f"{source.url} is not a readable archive: {error}") from error
             unpacked = directory / source.directory
             if not unpacked.is_dir():
-                raise FetchError(f"{source.url} has no directory {source.directory}")
+                raise DownloadError(f"{source.url} has no directory {source.directory}")
             unpacked.rename(target)
     return target

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tf_model_pool_build.errors import CheckoutError, ToolError
+from tf_model_pool.files import replacing
+from tf_model_pool_build.errors import CheckoutError, ToolMissingError
 
 
 def sha256(contents: bytes) -> str:
@@ -34,22 +33,16 @@ def write_errors(what: str) -> Iterator[None]:
 def replace(path: Path, contents: bytes) -> None:
     """Writes `path` in one step, with the mode that it had."""
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o644
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_bytes(contents)
+        partial.chmod(mode)
 
 
 def need_git() -> str:
-    """The path of git. Raises `ToolError`."""
+    """The path of git. Raises `ToolMissingError`."""
     git = shutil.which("git")
     if git is None:
-        raise ToolError("git is not installed; install it: apt-get install git")
+        raise ToolMissingError("git is not installed; install it: apt-get install git")
     return git
 
 

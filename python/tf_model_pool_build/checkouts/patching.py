@@ -1,24 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Applies a series to a source tree as changes of its working files: all of it or nothing.
-
-Patches are tried with `git apply` on copies of the files that they touch, in a directory outside of
-any repository (in a subdirectory of one, git would pass over what it thinks is not its own). Only
-when the whole series fits are the results written back.
-"""
+"""Applies a series to a source tree as changes of its working files: all of it or nothing."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from tf_model_pool_build.checkouts import files, series
-from tf_model_pool_build.errors import CheckoutError
+from tf_model_pool_build.checkouts import files
+from tf_model_pool_build.errors import CheckoutError, PatchError
+from tf_model_pool_build.series.listing import Series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +17,7 @@ class State:
 
     Attributes:
         applied: the tree carries the whole series.
-        contents: what the files have to become; empty where applied.
+        contents: what the files have to become; empty if applied.
         problem: why the series neither is there nor fits; "" otherwise.
     """
 
@@ -36,71 +26,54 @@ class State:
     problem: str = ""
 
 
-@contextmanager
-def _copy_of(tree: Path, paths: Sequence[str]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tf-model-pool-") as name:
-        copy = Path(name) / "tree"
-        copy.mkdir()
-        for path in paths:
-            if (tree / path).is_file():
-                target = copy / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(tree / path, target)
-        yield copy
+def _read(tree: Path, one: Series) -> dict[str, str | None]:
+    """The files that the series changes or makes, as they are; None for those that are not there.
+
+    Raises:
+        PatchError: one is not UTF-8.
+    """
+    found: dict[str, str | None] = {}
+    for change in one.changes:
+        path = tree / change.path
+        try:
+            found[change.path] = path.read_bytes().decode("utf-8") if path.is_file() else None
+        except UnicodeDecodeError as error:
+            raise PatchError(f"{path} is not UTF-8 at byte {error.start}") from None
+    return found
 
 
-def _git_apply(copy: Path, patch: Path, *options: str) -> str:
-    """Applies `patch` in `copy`; returns what git says is wrong, "" for nothing."""
-    # Without the words around the changes: git takes a "---" there for the name of a file.
-    text = "".join(
-        "\n".join(diff.lines) + "\n"
-        for diff in series.file_diffs(patch.read_text(encoding="utf-8"), patch.name)
-    )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment["GIT_CEILING_DIRECTORIES"] = str(copy.parent.resolve())
-    environment["LC_ALL"] = "C"
-    result = subprocess.run(
-        [files.need_git(), "apply", "--whitespace=nowarn", *options, "-"],
-        input=text,
-        cwd=copy,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "" if result.returncode == 0 else result.stderr.strip() or "git apply failed"
+def _carries(before: dict[str, str | None], one: Series) -> bool:
+    files_now = dict(before)
+    try:
+        for change in reversed(one.changes):
+            files_now[change.path] = change.revert(files_now[change.path])
+    except PatchError:
+        return False
+    return True
 
 
-def examine(tree: Path, patches: Sequence[Path]) -> State:
+def examine(tree: Path, one: Series) -> State:
     """Says whether `tree` carries the series, and what it would become with it.
 
     Args:
         tree: sources of TensorFlow.
-        patches: the series, in order.
+        one: the series, with the sources of tf_allocator/.
 
     Raises:
-        SeriesError: a patch is damaged.
-        ToolError: git is not installed.
+        PatchError: a file of the tree cannot be read as text.
     """
-    paths = series.changed_paths(patches)
-    with _copy_of(tree, paths) as copy:
-        for patch in reversed(patches):
-            if _git_apply(copy, patch, "--reverse"):
-                break
-        else:
-            return State(True, {})
-    with _copy_of(tree, paths) as copy:
-        for number, patch in enumerate(patches):
-            wrong = _git_apply(copy, patch)
-            if wrong:
-                first = "\n".join(wrong.splitlines()[:6])
-                return State(
-                    False,
-                    {},
-                    f"patch {number + 1} of {len(patches)}, {patch.name}, does not fit:\n{first}",
-                )
-        contents = {path: (copy / path).read_bytes() for path in paths if (copy / path).is_file()}
-    return State(False, contents)
+    before = _read(tree, one)
+    if _carries(before, one):
+        return State(True, {})
+    after: dict[str, str | None] = dict(before)
+    for number, patch in enumerate(one.patches, start=1):
+        for change in patch.changes:
+            try:
+                after[change.path] = change.apply(after[change.path])
+            except PatchError as error:
+                said = f"patch {number} of {len(one.patches)}, {patch.name}, does not fit: {error}"
+                return State(False, {}, said)
+    return State(False, {path: (text or "").encode("utf-8") for path, text in after.items()})
 
 
 def write(tree: Path, contents: dict[str, bytes]) -> None:
@@ -132,26 +105,25 @@ def write(tree: Path, contents: dict[str, bytes]) -> None:
         raise
 
 
-def apply(tree: Path, patches: Sequence[Path], called: str) -> tuple[str, ...]:
+def apply(tree: Path, one: Series) -> tuple[str, ...]:
     """Makes `tree` carry the series.
 
     Args:
         tree: sources of TensorFlow.
-        patches: the series, in order.
-        called: what errors call the series.
+        one: the series, with the sources of tf_allocator/.
 
     Returns:
-        The files that changed; none where the tree carried the series already.
+        The files that changed; none if the tree carried the series already.
 
     Raises:
         CheckoutError: the series does not fit, or a file cannot be written. Nothing is changed.
     """
-    state = examine(tree, patches)
+    state = examine(tree, one)
     if state.applied:
         return ()
     if state.problem:
         raise CheckoutError(
-            f"the series {called} does not fit {tree}: {state.problem}\n"
+            f"the series {one.release} does not fit {tree}: {state.problem}\n"
             "expected the release's own sources, or ones that carry the whole series; "
             "nothing was changed"
         )

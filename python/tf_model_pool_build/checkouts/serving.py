@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from tf_model_pool._version import __version__
-from tf_model_pool_build.checkouts import files, series, starlark
+from tf_model_pool_build.checkouts import files, starlark
 from tf_model_pool_build.errors import CheckoutError, WorkspaceError
 from tf_model_pool_build.releases import pins
+from tf_model_pool_build.series import listing
 
 DIRECTORY = "third_party/tf_model_pool"
 LABEL = f"//{DIRECTORY}:tensorflow.patch"
@@ -167,8 +168,7 @@ def _series_name(checkout: _Checkout, wanted: str | None) -> tuple[str, str]:
 
 def _joined(checkout: _Checkout, project: Path, name: str) -> bytes:
     """The patch file that the checkout should have."""
-    patches = series.read_series(project / "patches" / name)
-    ours = series.joined(patches, project)
+    ours = listing.read(project / "patches", name).with_sources().joined()
     label = checkout.their_label()
     theirs = b""
     if label is not None:
@@ -187,7 +187,7 @@ def _shared_paths(checkout: _Checkout, project: Path, name: str) -> tuple[str, .
         return ()
     text = _label_file(checkout.root, label).read_text(encoding="utf-8", errors="replace")
     theirs = set(re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE))
-    ours = series.changed_paths(series.read_series(project / "patches" / name))
+    ours = listing.read(project / "patches", name).changed_files
     return tuple(sorted(theirs.intersection(ours)))
 
 
@@ -290,7 +290,7 @@ def apply(root: Path, project: Path, *, tensorflow_version: str | None = None) -
     Raises:
         CheckoutError: it is another checkout, has uncommitted changes in the way, was edited
             since, or cannot be written. Nothing is changed then.
-        WorkspaceError, SeriesError: what they say.
+        WorkspaceError, PatchError: what they say.
     """
     checkout = _read(root)
     name, said = _series_name(checkout, tensorflow_version)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs, and returns the exit status. Raises `OwnBuildError`."""
+    """Runs, and returns the exit status. Raises `BuildError`."""
     root: Path = args.serving
     with signals_as_errors():
         if args.revert:

@@ -19,7 +19,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tf_model_pool_build.errors import CheckoutError, OwnBuildError, ToolError
+from tf_model_pool.files import replacing
+from tf_model_pool_build.errors import BuildError, CheckoutError, ToolMissingError
 from tf_model_pool_build.releases import pins
 
 _STANDARD_ERROR = 2
@@ -68,10 +69,12 @@ def version_of(tree: Path) -> str:
 
 
 def find_bazelisk(path: str | None = None) -> str:
-    """The program bazelisk. Raises `ToolError` with the command that installs it."""
+    """The program bazelisk. Raises `ToolMissingError` with the command that installs it."""
     found = shutil.which("bazelisk", path=path)
     if found is None:
-        raise ToolError("bazelisk is not installed; install it: npm install -g @bazel/bazelisk")
+        raise ToolMissingError(
+            "bazelisk is not installed; install it: npm install -g @bazel/bazelisk"
+        )
     return found
 
 
@@ -150,7 +153,7 @@ def run_step(step: Step, tree: Path) -> None:
     An interruption is passed on as SIGINT, and waited for: Bazel then stops its server's work.
 
     Raises:
-        OwnBuildError: it failed, or cannot be started.
+        BuildError: it failed, or cannot be started.
     """
     try:
         process = subprocess.Popen(
@@ -161,7 +164,7 @@ def run_step(step: Step, tree: Path) -> None:
             stdout=_STANDARD_ERROR,  # ours carries the wheel's path
         )
     except OSError as error:
-        raise OwnBuildError(
+        raise BuildError(
             f"cannot run {step.command[0]} in {tree}: {error.strerror or error}"
         ) from error
     try:
@@ -171,7 +174,7 @@ def run_step(step: Step, tree: Path) -> None:
         process.wait()
         raise
     if status != 0:
-        raise OwnBuildError(f"failed with exit status {status}: {step.shown()}")
+        raise BuildError(f"failed with exit status {status}: {step.shown()}")
 
 
 def collect(tree: Path, output: Path, before: frozenset[str]) -> tuple[Path, ...]:
@@ -183,16 +186,15 @@ def collect(tree: Path, output: Path, before: frozenset[str]) -> tuple[Path, ...
         before: names of the wheels that were in `output` before.
 
     Raises:
-        OwnBuildError: there is none.
+        BuildError: there is none.
     """
     output.mkdir(parents=True, exist_ok=True)
     house = tree / _WHEEL_HOUSE
     for wheel in sorted(house.glob("*.whl")) if house.is_dir() else ():
-        partial = output / f".{wheel.name}.part"
-        shutil.copyfile(wheel, partial)
-        partial.replace(output / wheel.name)
+        with replacing(output / wheel.name) as partial:
+            shutil.copyfile(wheel, partial)
         before -= {wheel.name}
     made = tuple(path for path in sorted(output.glob("*.whl")) if path.name not in before)
     if not made:
-        raise OwnBuildError(f"the build ended well, but there is no wheel in {house} or {output}")
+        raise BuildError(f"the build ended well, but there is no wheel in {house} or {output}")
     return made

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from tf_model_pool_build import project as own
-from tf_model_pool_build.checkouts import fetching, patching, series, source
+from tf_model_pool_build.checkouts import fetching, patching, source
 from tf_model_pool_build.errors import CheckoutError
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases import pins
+from tf_model_pool_build.series import listing
 from tf_model_pool_build.workspace import signals_as_errors
 
 
@@ -72,7 +73,7 @@ def _given(argument: str) -> tuple[Path | None, pins.TensorFlowSource | None, st
 
 
 def run(args: argparse.Namespace) -> int:
-    """Builds, and returns 0. Raises `OwnBuildError`."""
+    """Builds, and returns 0. Raises `BuildError`."""
     progress = Progress(quiet=args.quiet)
     project = own.project_root()
     args.sources = (args.sources or project / ".build" / "tensorflow").resolve()
@@ -81,19 +82,19 @@ def run(args: argparse.Namespace) -> int:
         tree, archive, version = _given(args.tensorflow)
         release = pins.source_like(version)
         name = f"v{pins.minor_of(version)}"
-        patches = series.read_series(project / "patches" / name)
+        series = listing.read(project / "patches", name).with_sources()
         source.check_python(release, args.python_version)
         if archive is not None and (args.sources / archive.directory).is_dir():
             tree = args.sources / archive.directory
         if args.dry_run:
-            _say_what_would_run(args, tree, patches, release, output)
+            _say_what_would_run(args, tree, series, release, output)
             return 0
         # Before the download, which takes long.
         bazelisk = "" if args.patch_only else source.find_bazelisk()
         if tree is None:
             assert archive is not None
             tree = fetching.fetch(archive, args.sources, progress)
-        changed = patching.apply(tree, patches, name)
+        changed = patching.apply(tree, series)
         progress.note(
             f"applied patches/{name} to {tree}: {len(changed)} files"
             if changed
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 def _say_what_would_run(
     args: argparse.Namespace,
     tree: Path | None,
-    patches: tuple[Path, ...],
+    series: listing.Series,
     release: pins.TensorFlowSource,
     output: Path,
 ) -> None:
@@ -129,7 +130,7 @@ def _say_what_would_run(
         print(f"# download {known.url}")
         print(f"# sha256 {known.sha256}, unpacked in {args.sources / known.directory}")
     else:
-        state = patching.examine(tree, patches)
+        state = patching.examine(tree, series)
         if state.problem:
             raise CheckoutError(f"the series does not fit {tree}: {state.problem}")
         said = "is applied already" if state.applied else "fits, and would be applied"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_model_pool.errors import ModelPoolError
+from tf_model_pool.files import write_text
 from tf_model_pool_build import project
 from tf_model_pool_build.errors import BuildError
 
@@ -243,12 +244,6 @@ def with_table(page: str, text: str) -> str:
     return head + begin + text + end + tail
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def main(arguments: Sequence[str], root: Path | None = None) -> int:
     """Runs one of the commands; 0, or 1 where `table --check` finds a difference."""
     parser = argparse.ArgumentParser(
@@ -271,7 +266,7 @@ def main(arguments: Sequence[str], root: Path | None = None) -> int:
     if args.command == "summarise":
         today = datetime.date.today()
         result = summarise(args.wheel, args.base, args.results, args.selection, today)
-        _write(args.results / "release.json", to_json([result]))
+        write_text(args.results / "release.json", to_json([result]))
         print(table([result]), end="")
         return 0
     recorded, page = root / RECORDED, root / PAGE
@@ -279,14 +274,14 @@ def main(arguments: Sequence[str], root: Path | None = None) -> int:
     if args.command == "record":
         results = merge(results, [r for path in args.results for r in read_results(path)])
         check_libraries(results)
-        _write(recorded, to_json(results))
+        write_text(recorded, to_json(results))
     before = page.read_text(encoding="utf-8")
     after = with_table(before, table(results))
     if args.command == "table" and args.check:
         if before != after:
             print(f"{PAGE} is not in step with {RECORDED}", file=sys.stderr)
         return int(before != after)
-    _write(page, after)
+    write_text(page, after)
     return 0
 
 

@@ -2,7 +2,8 @@
 """The patch series in patches/: for people who build TensorFlow themselves.
 
 - `patch`: one patch file, read
-- `release_series`: the patches of a release, and the trees that they fit
+- `listing`: the patches of a release, in order
+- `tree`: the files that a series changes
 - `generated`: the patch that brings tf_allocator/ into TensorFlow's tree
 - `checkout`: a series as commits on a checkout, and back
 - `check`: the rules

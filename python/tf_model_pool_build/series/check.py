@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tf_model_pool_build.errors import PatchError
-from tf_model_pool_build.series import checkout, generated, sources
-from tf_model_pool_build.series import release_series as series
+from tf_model_pool_build.series import checkout, generated, listing, sources, tree
 from tf_model_pool_build.series.patch import (
     AUTHOR_LINE,
     DATE_LINE,
@@ -87,13 +86,6 @@ def patch_problems(patch: Patch, project: Path) -> Iterator[str]:
     paths = [change.path for change in patch.changes]
     if paths != sorted(paths) or len(paths) != len(set(paths)):
         yield "its files are not in order, or one is there twice: not exported"
-    if patch.name == generated.NAME:
-        if patch.text != generated.generate(project):
-            yield (
-                "is not what `./build.sh patches generate` makes of tf_allocator/: "
-                f"{_first_difference(patch, generated.generate(project))}"
-            )
-        return
     length = sum(len(change.added) for change in patch.changes)
     if length > LONGEST_PATCH:
         yield f"adds {length} lines, more than {LONGEST_PATCH}: move code to tf_allocator/"
@@ -110,19 +102,17 @@ def _first_difference(patch: Patch, expected: str) -> str:
     return f"{len(have)} lines, expected {len(want)}"
 
 
-def series_problems(one: series.Series) -> Iterator[str]:
+def series_problems(one: listing.Series) -> Iterator[str]:
     """What a series lacks as a whole."""
     listed = [patch.path for patch in one.patches]
     for patch in one.patches:
         if listed.count(patch.path) > 1:
-            yield f"lists {series.entry(one.directory, patch.path)} more than once"
+            yield f"lists {listing.entry(one.directory, patch.path)} more than once"
     yield from (
         f"does not list {path.name}, which lies beside it"
         for path in sorted(one.directory.glob("*.patch"))
         if path not in listed
     )
-    if not any(patch.name == generated.NAME for patch in one.patches):
-        yield f"does not list ../{series.SHARED}/{generated.NAME}"
     after: dict[str, tuple[str, str]] = {}
     for change in one.changes:
         if change.path in after and after[change.path][0] != change.before:
@@ -146,22 +136,22 @@ class Findings:
     notes: tuple[str, ...] = ()
 
 
-def source_findings(one: series.Series, source: Path) -> Findings:
+def source_findings(one: listing.Series, source: Path) -> Findings:
     """How the series fits a source tree, and whether it is the same when exported again.
 
     In the files that the series was made from it fits exactly. In others lines may have moved.
     """
     problems: list[str] = []
     try:
-        tree = series.read_tree(source, one.changed_files)
+        files = tree.read(source, one.changed_files)
         others = {
             path
             for path, expected in one.first_hashes().items()
-            if blob_hash(tree[path].encode("utf-8")) != expected
+            if blob_hash(files[path].encode("utf-8")) != expected
         }
         for change in one.changes:
-            tree = series.apply([change], tree)
-            found = blob_hash(tree[change.path].encode("utf-8"))
+            files = tree.apply([change], files)
+            found = blob_hash(files[change.path].encode("utf-8"))
             if change.after != found and change.path not in others:
                 problems.append(
                     f"{change.patch} says that {change.path} becomes {change.after[:12]}, "
@@ -185,17 +175,17 @@ def source_findings(one: series.Series, source: Path) -> Findings:
     return Findings(tuple(problems), tuple(notes))
 
 
-def shared_problems(root: Path, every: Iterable[series.Series]) -> Iterator[str]:
+def shared_problems(root: Path, every: Iterable[listing.Series]) -> Iterator[str]:
     """What is wrong with the patches that releases share, seen from all series."""
     users: dict[Path, list[str]] = {}
     for one in every:
         for patch in one.patches:
             users.setdefault(patch.path, []).append(one.release)
-    for path in sorted((root / series.SHARED).glob("*.patch")):
-        where = f"patches/{series.SHARED}/{path.name}"
+    for path in sorted((root / listing.SHARED).glob("*.patch")):
+        where = f"patches/{listing.SHARED}/{path.name}"
         if path not in users:
             yield f"{where}: no series lists it"
-        elif path.name != generated.NAME:
+        else:
             prefix = f"{users[path][0]}-{users[path][-1]}-"
             if not path.name.startswith(prefix):
                 yield f"{where}: its name does not begin with {prefix!r}, the releases that list it"
@@ -213,11 +203,12 @@ def check(project: Path, releases: tuple[str, ...], source: Path | None = None) 
     root = project / "patches"
     problems: list[str] = []
     notes: list[str] = []
-    every: list[series.Series] = []
+    every: list[listing.Series] = []
     seen: set[Path] = set()
+    problems += generated.source_problems(project)
     for release in releases:
         try:
-            one = series.read(root, release)
+            one = listing.read(root, release)
             every.append(one)
             problems += [f"patches/{release}/series {text}" for text in series_problems(one)]
             for patch in one.patches:
@@ -227,11 +218,11 @@ def check(project: Path, releases: tuple[str, ...], source: Path | None = None) 
                     problems += [f"{name}: {text}" for text in patch_problems(patch, project)]
             problems += sources.problems(root, one)
             if source is not None:
-                found = source_findings(one, source)
+                found = source_findings(one.with_sources(), source)
                 problems += [f"{source}: {text}" for text in found.problems]
                 notes += found.notes
         except PatchError as error:
             problems.append(f"patches/{release}: {error}")
-    if {one.release for one in every} == set(series.releases(root)):
+    if {one.release for one in every} == set(listing.releases(root)):
         problems += shared_problems(root, every)
     return Findings(tuple(problems), tuple(notes))

@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tf_model_pool.files import write_text
 from tf_model_pool_build.errors import PatchError, ToolMissingError
-from tf_model_pool_build.series import generated
-from tf_model_pool_build.series import release_series as series
+from tf_model_pool_build.series import generated, listing, tree
 from tf_model_pool_build.series.patch import (
     AUTHOR_LINE,
     DATE_LINE,
@@ -49,8 +49,13 @@ _FORMAT = (
 _HEADER = "# Applied from top to bottom. Rules: patches/README.md\n"
 
 
-def _git(directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Standard output of git in `directory`. Raises `PatchError` with what git said."""
+def _git(
+    directory: Path,
+    *arguments: str,
+    text: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Standard output of git in `directory`, which reads `text`. Raises `PatchError`."""
     settings = {
         **{k: v for k, v in os.environ.items() if not k.startswith("GIT_")},
         "LC_ALL": "C",
@@ -61,7 +66,9 @@ def _git(directory: Path, *arguments: str, environment: Mapping[str, str] | None
     }
     command = ["git", "-C", str(directory), "-c", "safe.directory=*", *arguments]
     try:
-        done = subprocess.run(command, env=settings, capture_output=True, check=False)
+        done = subprocess.run(
+            command, input=text.encode(), env=settings, capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise ToolMissingError("git not found; install it: apt-get install git") from None
     if done.returncode != 0:
@@ -93,7 +100,7 @@ def _ref(root: Path, name: str) -> str:
     return ""
 
 
-def import_series(checkout: Path, one: series.Series) -> list[str]:
+def import_series(checkout: Path, one: listing.Series) -> list[str]:
     """Applies a series as commits.
 
     Args:
@@ -113,17 +120,17 @@ def import_series(checkout: Path, one: series.Series) -> list[str]:
         raise PatchError(f"{root} has changes that are not committed:\n{dirty}")
     if (root / generated.DIRECTORY).exists():
         raise PatchError(f"{root} has {generated.DIRECTORY}/ already: the series is in it")
-    tree = series.read_tree(root, one.changed_files)
+    files = tree.read(root, one.changed_files)
     others = [
         path
         for path, expected in one.first_hashes().items()
-        if blob_hash(tree[path].encode("utf-8")) != expected
+        if blob_hash(files[path].encode("utf-8")) != expected
     ]
     base = _git(root, "rev-parse", "HEAD").strip()
     am = ["-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "am", "--quiet"]
     am += ["--no-3way", "--no-gpg-sign", "--committer-date-is-author-date", "--whitespace=nowarn"]
     try:
-        _git(root, *am, *(str(p.path.resolve()) for p in one.patches), environment=_IDENTITY)
+        _git(root, *am, text="".join(p.text for p in one.patches), environment=_IDENTITY)
     except BaseException as error:
         with contextlib.suppress(PatchError):
             _git(root, "am", "--abort", environment=_IDENTITY)
@@ -203,22 +210,21 @@ def export_series(
     directory = root / release
     known: dict[str, Path] = {}
     if (directory / "series").is_file():
-        known = {p.subject: p.path for p in series.read(root, release).patches}
+        known = {p.subject: p.path for p in listing.read(root, release).patches}
     writes: dict[Path, str] = {}
     entries: list[str] = []
     for text in export_commits(checkout, base, project / ".build"):
         patch = parse(Path("the commit"), text)
         inside = [c.path.startswith(f"{generated.DIRECTORY}/") for c in patch.changes]
-        own = sum(1 for entry in entries if not entry.endswith(f"/{generated.NAME}"))
-        path = known.get(patch.subject, directory / _file_name(patch.subject, own + 1))
+        path = known.get(patch.subject, directory / _file_name(patch.subject, len(entries) + 1))
         if any(inside):
-            path = root / series.SHARED / generated.NAME
             if text != generated.generate(project):
                 raise PatchError(
-                    f"the commit {patch.subject!r} is not what `./build.sh patches generate` makes "
-                    f"of {generated.DIRECTORY}/: change it in this project"
+                    f"the commit {patch.subject!r} is not what the series brings of "
+                    f"{generated.DIRECTORY}/: change it in this project"
                 )
-        elif path.parent != directory:
+            continue
+        if path.parent != directory:
             shared = path.read_text(encoding="ascii")
             if without_positions(shared) != without_positions(text):
                 raise PatchError(
@@ -231,12 +237,12 @@ def export_series(
         if path in writes:
             raise PatchError(f"two commits have the subject {patch.subject!r}")
         writes[path] = text
-        entries.append(series.entry(directory, path))
+        entries.append(listing.entry(directory, path))
     writes[directory / "series"] = _HEADER + "".join(f"{entry}\n" for entry in entries)
     changed = [p for p, text in writes.items() if not p.is_file() or p.read_text() != text]
     directory.mkdir(parents=True, exist_ok=True)
     for path in changed:
-        series.replace_file(path, writes[path])
+        write_text(path, writes[path])
     for path in directory.glob("*.patch"):
         if path not in writes:
             path.unlink()
@@ -244,17 +250,17 @@ def export_series(
     return tuple(sorted(path.relative_to(root).as_posix() for path in changed))
 
 
-def export_again(one: series.Series, source: Path) -> tuple[str, ...]:
+def export_again(one: listing.Series, source: Path) -> tuple[str, ...]:
     """The series as git exports it after an import into a copy of the files that it changes.
 
     Raises:
         PatchError: it does not fit `source`.
     """
-    tree = series.read_tree(source, one.changed_files)
+    files = tree.read(source, one.changed_files)
     project = one.directory.parents[1]
     with temporary_directory(project / ".build") as work:
         scratch = work / "tensorflow"
-        series.write_tree(tree, scratch)
+        tree.write(files, scratch)
         commit_all(scratch)
         import_series(scratch, one)
         return export_commits(scratch, None, work)

@@ -7,8 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from tf_model_pool.files import write_text
 from tf_model_pool_build import project as own
 from tf_model_pool_build.errors import PatchError
+from tf_model_pool_build.releases import pins
+
+WRITTEN = "tensorflow.patch"
+_PACKAGE = "# Makes the directory a package, so that a WORKSPACE can name the patch in it.\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         sub = action(name, purpose)
         sub.add_argument("--checkout", type=Path, required=True, metavar="DIR")
-        sub.add_argument("--release", required=True, metavar="vX.Y")
+        sub.add_argument("--release", required=True, metavar="X.Y")
         if name == "export":
             sub.add_argument("--base", metavar="COMMIT", help="default: where import began")
     sub = action("check", "check the rules of patches/README.md")
     sub.add_argument(
-        "--release", action="append", metavar="vX.Y", help="default: all; may be repeated"
+        "--release", action="append", metavar="X.Y", help="default: all; may be repeated"
     )
     sub.add_argument(
         "--source", type=Path, metavar="DIR", help="TensorFlow's sources of the one release"
@@ -47,34 +52,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--build-only", action="store_true", help="make the wheel, run nothing")
     sub.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="for pytest, after --")
-    action("generate", "write the patch that brings tf_allocator/ into TensorFlow's tree")
+    sub = action("write", "write a series as one patch, for Bazel or patch(1)")
+    sub.add_argument("--release", required=True, metavar="X.Y")
+    sub.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help=f"gets {WRITTEN} and BUILD"
+    )
     sub = action("sources", "print what each series was made from, as Markdown")
     sub.add_argument("--write", action="store_true", help="put it into docs/patches.md")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does one action, and returns 0; 1 where a check found something. Raises `PatchError`."""
+    """Does one action, and returns 0; 1 if a check found something. Raises `PatchError`."""
     project = own.project_root()
     # Here, so that `patches --help` works without the build requirements.
     try:
-        from tf_model_pool_build.series import check, checkout, generated, sources
-        from tf_model_pool_build.series import release_series as series
+        from tf_model_pool_build.series import check, checkout, listing, sources
     except ModuleNotFoundError as error:
         raise own.missing_requirement(error) from error
     root = project / "patches"
     if args.action == "import":
-        one = series.read(root, args.release)
+        one = listing.read(root, _named(args.release)).with_sources()
         for path in checkout.import_series(args.checkout, one):
             print(
                 f"note: {path} is another version than the series was made from; it fits",
                 file=sys.stderr,
             )
         print(f"{len(one.patches)} commits on {args.checkout}")
+        print(
+            "next: build it, or change the commits and run ./build.sh patches export "
+            f"--checkout {args.checkout} --release {args.release}"
+        )
     elif args.action == "export":
-        for name in checkout.export_series(args.checkout, project, args.release, args.base):
+        release = _named(args.release)
+        for name in checkout.export_series(args.checkout, project, release, args.base):
             print(f"patches/{name}")
     elif args.action == "check":
-        releases = tuple(args.release or series.releases(root))
+        releases = tuple(map(_named, args.release or ())) or listing.releases(root)
         if args.source is not None and len(releases) != 1:
             raise PatchError("--source belongs to one release: name it with --release")
         found = check.check(project, releases, args.source)
@@ -82,17 +95,24 @@ def run(args: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
         print("\n".join(found.problems) or f"checked {', '.join(releases)}: no problems")
         return 1 if found.problems else 0
-    elif args.action == "generate":
-        target = root / series.SHARED / generated.NAME
-        series.replace_file(target, generated.generate(project))
-        print(target.relative_to(project))
+    elif args.action == "write":
+        one = listing.read(root, _named(args.release)).with_sources()
+        args.output.mkdir(parents=True, exist_ok=True)
+        write_text(args.output / "BUILD", _PACKAGE)
+        write_text(args.output / WRITTEN, one.joined())
+        print(args.output / WRITTEN)
     elif args.action == "sources" and args.write:
-        series.replace_file(project / sources.DOCUMENT, sources.document_with_table(project))
+        write_text(project / sources.DOCUMENT, sources.document_with_table(project))
     elif args.action == "sources":
         print(sources.table(root), end="")
     else:
         _verify(args, project)
     return 0
+
+
+def _named(release: str) -> str:
+    """The directory below patches/ of `2.20`, `v2.20` or `2.20.0`."""
+    return f"v{pins.minor_of(release)}"
 
 
 def _verify(args: argparse.Namespace, project: Path) -> None:

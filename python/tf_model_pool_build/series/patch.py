@@ -9,9 +9,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchedFile, PatchSet
-
 from tf_model_pool_build.errors import PatchError
 
 #: `git format-patch` writes commit, author and date; these are the same on every machine.
@@ -23,12 +20,46 @@ NO_FILE = 40 * "0"
 
 _SUBJECT = re.compile(r"Subject: \[PATCH( \d+/\d+)?\] (?P<text>.+)")
 _INDEX = re.compile(r"^index ([0-9a-f]+)\.\.([0-9a-f]+)", re.MULTILINE)
+_FILE = re.compile(r"diff --git a/(\S+) b/(\S+)")
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@.*")
+#: What git writes and Bazel's own patch code (PatchUtil.java of bazelbuild/bazel) cannot apply.
+_REFUSED = (
+    "GIT binary patch",
+    "Binary files ",
+    "rename from ",
+    "copy from ",
+    "old mode ",
+    "deleted file mode ",
+)
 _TRAILER = re.compile(r"([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)?): ?(.*)")
 
 
 def blob_hash(contents: bytes) -> str:
     """What git calls a file of these contents, in hexadecimal."""
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Hunk:
+    """Lines that stand together, before and after.
+
+    Attributes:
+        old_at: index of the first line in the file before, from 0.
+        new_at: the same in the file after.
+        lines: each behind its mark: " ", "-" or "+".
+    """
+
+    old_at: int
+    new_at: int
+    lines: tuple[str, ...]
+
+    @property
+    def before(self) -> list[str]:
+        return [line[1:] for line in self.lines if line[0] != "+"]
+
+    @property
+    def after(self) -> list[str]:
+        return [line[1:] for line in self.lines if line[0] != "-"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +71,16 @@ class FileChange:
         path: of the file, from the root of TensorFlow's sources.
         before: hash of the file that the change was made from; `NO_FILE` for a new one.
         after: hash of the file that it gives.
-        diff: the hunks.
+        hunks: in order.
+        text: as in the patch, from `diff --git` to the line feed of the last hunk.
     """
 
     patch: str
     path: str
     before: str
     after: str
-    diff: PatchedFile
+    hunks: tuple[Hunk, ...]
+    text: str
 
     @property
     def is_new(self) -> bool:
@@ -56,16 +89,14 @@ class FileChange:
     @property
     def added(self) -> tuple[str, ...]:
         """The added lines, without their line ends."""
-        lines = (line for hunk in self.diff for line in hunk if line.is_added)
-        return tuple(str(line.value).rstrip("\n") for line in lines)
+        return tuple(line[1:] for hunk in self.hunks for line in hunk.lines if line[0] == "+")
 
     @property
     def removed(self) -> tuple[str, ...]:
         """The removed lines, without their line ends."""
-        lines = (line for hunk in self.diff for line in hunk if line.is_removed)
-        return tuple(str(line.value).rstrip("\n") for line in lines)
+        return tuple(line[1:] for hunk in self.hunks for line in hunk.lines if line[0] == "-")
 
-    def apply(self, text: str | None) -> str:
+    def apply(self, text: str | None, *, exact: bool = False) -> str:
         """The file's text with the change.
 
         In the file that the change was made from, every hunk stands where the patch says. In
@@ -73,7 +104,8 @@ class FileChange:
         line of it has to be there: there is no fuzz.
 
         Args:
-            text: of the file; None where there is none.
+            text: of the file; None if there is none.
+            exact: the hunks may not move in any file.
 
         Raises:
             PatchError: naming patch, hunk and line.
@@ -82,24 +114,46 @@ class FileChange:
             if text is not None:
                 raise PatchError(f"{self.patch} makes {self.path}, which is there already")
             return "".join(f"{line}\n" for line in self.added)
+        places = [(hunk.old_at, hunk.before, hunk.after) for hunk in self.hunks]
+        return self._replaced(text, places, self.before, exact=exact)
+
+    def revert(self, text: str | None) -> str | None:
+        """The file's text without the change; None if the change made the file.
+
+        Raises:
+            PatchError: the file does not have the change.
+        """
+        if self.is_new:
+            if text != self.apply(None):
+                raise PatchError(f"{self.path} is not what {self.patch} makes")
+            return None
+        places = [(hunk.new_at, hunk.after, hunk.before) for hunk in self.hunks]
+        return self._replaced(text, places, self.after)
+
+    def _replaced(
+        self,
+        text: str | None,
+        places: list[tuple[int, list[str], list[str]]],
+        made_from: str,
+        *,
+        exact: bool = False,
+    ) -> str:
         if text is None:
             raise PatchError(f"{self.patch} changes {self.path}, which is not there")
         if "\r\n" in text:
             raise PatchError(f"{self.path} has CRLF line ends; expected LF, as git stores them")
         lines = text.split("\n")
-        exact = blob_hash(text.encode("utf-8")) == self.before
+        exact = exact or blob_hash(text.encode("utf-8")) == made_from
         shift = 0
-        for number, hunk in enumerate(self.diff, start=1):
-            before = [str(line.value).rstrip("\n") for line in hunk if not line.is_added]
-            after = [str(line.value).rstrip("\n") for line in hunk if not line.is_removed]
+        for number, (expected, wanted, instead) in enumerate(places, start=1):
             try:
-                at = _place(lines, before, hunk.source_start - 1 + shift, exact=exact)
+                at = _place(lines, wanted, expected + shift, exact=exact)
             except PatchError as error:
                 raise PatchError(
                     f"hunk {number} of {self.patch} does not fit {self.path}: {error}"
                 ) from None
-            lines[at : at + len(before)] = after
-            shift = at - (hunk.source_start - 1) + len(after) - len(before)
+            lines[at : at + len(wanted)] = instead
+            shift = at - expected + len(instead) - len(wanted)
         return "\n".join(lines)
 
 
@@ -174,23 +228,69 @@ def _split_message(lines: list[str]) -> tuple[str, dict[str, str]]:
     return head, trailers
 
 
-def _change(patch: str, diff: PatchedFile) -> FileChange:
-    info = "".join(diff.patch_info or [])
-    if diff.is_rename or diff.is_removed_file or re.search(r"^(old|new) mode", info, re.MULTILINE):
-        raise PatchError(f"{patch} renames, removes or changes the mode of {diff.path}")
-    index = _INDEX.search(info)
+def _read_hunk(lines: list[str], at: int, name: str) -> tuple[Hunk, int]:
+    """The hunk whose first line is `lines[at]`, and the index behind it."""
+    match = _HUNK.fullmatch(lines[at])
+    assert match is not None
+    old, new = (1 if count is None else int(count) for count in match.group(2, 4))
+    # Of no lines the line before is given.
+    old_at, new_at = int(match[1]) - (old > 0), int(match[3]) - (new > 0)
+    found: list[str] = []
+    while old or new:
+        at += 1
+        line = lines[at] if at < len(lines) else ""
+        old -= line[:1] in (" ", "-")
+        new -= line[:1] in (" ", "+")
+        if line[:1] not in (" ", "-", "+") or old < 0 or new < 0:
+            raise PatchError(
+                f"{name}: the hunk {match.group()!r} has other line counts than it says: it was "
+                f"edited by hand, or is cut off; found {line!r}"
+            )
+        found.append(line)
+    return Hunk(old_at, new_at, tuple(found)), at + 1
+
+
+def _read_change(lines: list[str], start: int, name: str) -> tuple[FileChange, int]:
+    """The change whose `diff --git` line is `lines[start]`, and the index behind it."""
+    match = _FILE.fullmatch(lines[start])
+    if not match or match[1] != match[2] or ".." in match[2].split("/"):
+        raise PatchError(
+            f"{name}: {lines[start]!r}; expected one path below the sources, as a/PATH b/PATH"
+        )
+    path, at = match[2], start + 1
+    while at < len(lines) and not lines[at].startswith(("@@ ", "diff --git ")):
+        if lines[at].startswith(_REFUSED):
+            raise PatchError(
+                f"{name} renames, removes or changes the mode of {path}, or is binary: Bazel "
+                f"cannot apply {lines[at]!r}"
+            )
+        at += 1
+    index = _INDEX.search("\n".join(lines[start:at]))
+    hunks: list[Hunk] = []
+    while at < len(lines) and _HUNK.fullmatch(lines[at]):
+        hunk, at = _read_hunk(lines, at, name)
+        hunks.append(hunk)
+    if not hunks:
+        raise PatchError(f"{name} changes no line of {path}: Bazel cannot create empty files")
+    if at < len(lines) and not lines[at].startswith("diff --git "):
+        raise PatchError(
+            f"{name}: {lines[at]!r} belongs to no hunk of {path}: it was edited by hand, or the "
+            "file does not end in a line feed"
+        )
     if index is None or len(index.group(1)) != 40 or len(index.group(2)) != 40:
-        raise PatchError(f"{patch} has no full index hashes for {diff.path} (--full-index)")
-    return FileChange(patch, diff.path, index.group(1), index.group(2), diff)
+        raise PatchError(f"{name} has no full index hashes for {path} (--full-index)")
+    text = "\n".join(lines[start:at]) + "\n"
+    return FileChange(name, path, index.group(1), index.group(2), tuple(hunks), text), at
 
 
-def _lines_understood(diffs: PatchSet) -> int:
-    """How many lines of the text went into `diffs`."""
-    total = 0
-    for diff in diffs:
-        total += len(diff.patch_info or []) + 2
-        total += sum(1 + len(hunk) for hunk in diff)
-    return total
+def _read_changes(text: str, name: str) -> tuple[FileChange, ...]:
+    lines = text.removesuffix("\n").split("\n")
+    changes: list[FileChange] = []
+    at = 0
+    while at < len(lines):
+        change, at = _read_change(lines, at, name)
+        changes.append(change)
+    return tuple(changes)
 
 
 def parse(path: Path, text: str) -> Patch:
@@ -216,17 +316,7 @@ def parse(path: Path, text: str) -> Patch:
         body, trailers = _split_message(lines[blank:])
     except PatchError as error:
         raise PatchError(f"{name}: {error}") from None
-    try:
-        diffs = PatchSet(diff_text)
-    except UnidiffParseError as error:
-        raise PatchError(f"{name} is not a readable patch: {error}") from error
-    understood = _lines_understood(diffs)
-    if understood != len(diff_text.splitlines()):
-        raise PatchError(
-            f"{name} has {len(diff_text.splitlines())} lines of changes, of which the counts in "
-            f"its '@@' lines cover {understood}: a hunk was edited by hand"
-        )
-    changes = tuple(_change(name, diff) for diff in diffs)
+    changes = _read_changes(diff_text, name)
     return Patch(path, text, subjects[0].group("text"), body, trailers, changes)
 
 

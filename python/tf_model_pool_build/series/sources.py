@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_model_pool_build.errors import PatchError
-from tf_model_pool_build.series import release_series as series
+from tf_model_pool_build.series import listing
 
 NAME = "sources.json"
 DOCUMENT = "docs/patches.md"
@@ -26,7 +26,7 @@ def read(patches: Path) -> dict[str, Any]:
     return record
 
 
-def problems(patches: Path, one: series.Series) -> list[str]:
+def problems(patches: Path, one: listing.Series) -> list[str]:
     """Where the record and a series do not agree."""
     record = read(patches)
     files = record["releases"].get(one.release, {}).get("files", {})
@@ -53,7 +53,7 @@ def table(patches: Path) -> str:
     """The record as Markdown: series, files and where they come from, and what was run."""
     record = read(patches)
     lines = ["| series | made from | `patches verify` |", "|---|---|---|"]
-    for release in series.releases(patches):
+    for release in listing.releases(patches):
         entry = record["releases"].get(release, {"files": {}, "verified": ""})
         by_origin: dict[str, list[str]] = {}
         for path, file in sorted(entry["files"].items()):

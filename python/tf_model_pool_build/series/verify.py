@@ -19,8 +19,7 @@ from pathlib import Path
 from tf_model_pool_build import requirements
 from tf_model_pool_build.errors import PatchError, UnsupportedWheelError
 from tf_model_pool_build.progress import Progress
-from tf_model_pool_build.series import generated
-from tf_model_pool_build.series import release_series as series
+from tf_model_pool_build.series import listing, tree
 from tf_model_pool_build.wheel import builder, compiling, toolchain
 from tf_model_pool_build.wheel import source as released
 from tf_model_pool_build.workspace import temporary_directory
@@ -47,11 +46,11 @@ class Request:
     arguments: tuple[str, ...] = ()
 
 
-def patched_sources(one: series.Series, tree: Path) -> tuple[str, ...]:
+def patched_sources(one: listing.Series) -> tuple[str, ...]:
     """The .cc files of TensorFlow's that a series changes. Raises `PatchError` for none."""
     files = tuple(name for name in one.changed_files if name.endswith(".cc"))
     if not files:
-        raise PatchError(f"the series {one.release} changes no .cc file: nothing to try on {tree}")
+        raise PatchError(f"the series {one.release} changes no .cc file: nothing to try")
     return files
 
 
@@ -63,17 +62,12 @@ def build_wheel(request: Request, output: Path, progress: Progress) -> Path:
         BuildError: as the wheel builder does.
     """
     project = request.project
-    one = series.read(project / "patches", request.wheel.release.patches)
-    tree = series.apply(one.changes, series.read_tree(request.source, one.changed_files))
-    for name in generated.build_files((project / generated.DIRECTORY / "BUILD").read_text()):
-        path = f"{generated.DIRECTORY}/{name}"
-        if tree.get(path) != (project / path).read_text(encoding="utf-8"):
-            raise PatchError(
-                f"the series has another {path} than the checkout: run ./build.sh patches generate"
-            )
+    one = listing.read(project / "patches", request.wheel.release.patches)
+    files = tree.read(request.source, one.changed_files)
+    patched = tree.apply(one.with_sources().changes, files)
     with temporary_directory(project / ".build") as work:
-        series.write_tree(tree, work)
-        sources = compiling.TensorFlowSources(work, patched_sources(one, request.source))
+        tree.write(patched, work)
+        sources = compiling.TensorFlowSources(work, patched_sources(one))
         progress.note(f"patched sources: {', '.join(sources.files)}")
         return builder.build(
             builder.Request(request.wheel, project, output, sources=sources), progress

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tf_model_pool import files
 from tf_model_pool._version import __version__
 from tf_model_pool_build.errors import AlreadyPatchedError, BuildError, CorruptWheelError
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases.releases import FRAMEWORK, INCLUDE, ReplacedFunction
+from tf_model_pool_build.series import listing
 from tf_model_pool_build.wheel import archive, compiling, digest, elf, headers, metadata, source
 from tf_model_pool_build.wheel import toolchain as tools
 from tf_model_pool_build.wheel.metadata import RecordEntry
@@ -194,8 +196,8 @@ class _Build:
         return elf.replace_functions(self._libraries, self._wheel.release.functions)
 
     def _patch_headers(self) -> tuple[str, ...]:
-        directory = self._project / "patches" / self._wheel.release.patches
-        changed = headers.patch_headers(self._unpacked / INCLUDE, headers.read_series(directory))
+        series = listing.read(self._project / "patches", self._wheel.release.patches)
+        changed = headers.patch_headers(self._unpacked / INCLUDE, series.changes)
         return tuple(INCLUDE + name for name in changed)
 
     def _deflate_libraries(self, executor: ThreadPoolExecutor) -> dict[str, archive.Deflated]:
@@ -339,8 +341,7 @@ class _Build:
         output = self._request.output
         output.mkdir(parents=True, exist_ok=True)
         final = output / f"{name}-{version}-{full_tag}.whl"
-        partial = output / f".{final.name}.partial-{os.getpid()}"
-        try:
+        with files.replacing(final) as partial:
             with (
                 self._progress.stage(f"write {final.name}"),
                 archive.WheelWriter(partial, self._date(members)) as writer,
@@ -360,9 +361,6 @@ class _Build:
                     self._request.workers,
                     lambda done, total: self._progress.update("", done, total),
                 )
-            partial.replace(final)
-        finally:
-            partial.unlink(missing_ok=True)
         return final
 
     def _dist_info_files(

@@ -12,11 +12,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import Hunk, PatchedFile, PatchSet
-
-from tf_model_pool_build.checkouts import series
-from tf_model_pool_build.errors import HeaderPatchError, SeriesError
+from tf_model_pool_build.errors import PatchError
+from tf_model_pool_build.series.patch import FileChange
 
 #: Directory in TensorFlow's sources -> directories below tensorflow/include/. The first must
 #: have the header, the others may. The longest matching source directory counts.
@@ -33,18 +30,8 @@ _OWN_SOURCES = "tf_allocator/"
 class HeaderChange:
     """A change of one header by one patch; `files` are its copies below the include directory."""
 
-    patch: str
-    source_path: str
-    diff: PatchedFile
+    change: FileChange
     files: tuple[str, ...]
-
-
-def read_series(directory: Path) -> tuple[Path, ...]:
-    """The patches that `directory/series` lists, in its order. Raises `HeaderPatchError`."""
-    try:
-        return series.read_series(directory)
-    except SeriesError as error:
-        raise HeaderPatchError(str(error)) from error
 
 
 def wheel_paths(source_path: str) -> tuple[str, ...]:
@@ -52,72 +39,36 @@ def wheel_paths(source_path: str) -> tuple[str, ...]:
     for prefix in sorted(_PLACES, key=len, reverse=True):
         if source_path.startswith(prefix):
             return tuple(place + source_path[len(prefix) :] for place in _PLACES[prefix])
-    raise HeaderPatchError(f"no rule says where the wheel has the header {source_path}")
+    raise PatchError(f"no rule says where the wheel has the header {source_path}")
 
 
-def header_changes(patches: Iterable[Path]) -> tuple[HeaderChange, ...]:
+def header_changes(changes: Iterable[FileChange]) -> tuple[HeaderChange, ...]:
     """The changes of headers; sources and build files matter only to a build of TensorFlow."""
-    changes = []
-    for patch in patches:
-        try:
-            diffs = PatchSet(patch.read_text(encoding="utf-8"))
-        except UnidiffParseError as error:
-            raise HeaderPatchError(f"{patch.name} is not a readable patch: {error}") from error
-        changes += [
-            HeaderChange(patch.name, diff.path, diff, wheel_paths(diff.path))
-            for diff in diffs
-            if diff.path.endswith(".h") and not diff.path.startswith(_OWN_SOURCES)
-        ]
-    return tuple(changes)
+    return tuple(
+        HeaderChange(change, wheel_paths(change.path))
+        for change in changes
+        if change.path.endswith(".h") and not change.path.startswith(_OWN_SOURCES)
+    )
 
 
-def _apply_hunk(lines: list[str], hunk: Hunk, at: int) -> None:
-    before = [str(line.value) for line in hunk if not line.is_added]
-    after = [str(line.value) for line in hunk if not line.is_removed]
-    present = lines[at : at + len(before)]
-    for number, (expected, found) in enumerate(
-        zip(before, present + [""] * (len(before) - len(present)), strict=True)
-    ):
-        if expected != found:
-            raise HeaderPatchError(
-                f"line {at + number + 1} is {found.rstrip()!r}, expected {expected.rstrip()!r}"
-            )
-    lines[at : at + len(before)] = after
-
-
-def apply_change(change: HeaderChange, text: str, called: str) -> str:
-    """The header's text with the change. Raises `HeaderPatchError` naming header and hunk."""
-    lines = text.splitlines(keepends=True)
-    shift = 0
-    for number, hunk in enumerate(change.diff, start=1):
-        try:
-            _apply_hunk(lines, hunk, hunk.source_start - 1 + shift)
-        except HeaderPatchError as error:
-            raise HeaderPatchError(
-                f"hunk {number} of {change.patch} does not fit {called}: {error}"
-            ) from None
-        shift += hunk.target_length - hunk.source_length
-    return "".join(lines)
-
-
-def patch_headers(include: Path, patches: Iterable[Path]) -> tuple[str, ...]:
+def patch_headers(include: Path, changes: Iterable[FileChange]) -> tuple[str, ...]:
     """Patches the headers below `include` in place.
 
     Returns:
         The changed files, relative to `include`, sorted.
 
     Raises:
-        HeaderPatchError: a header is missing or a hunk does not fit.
+        PatchError: a header is missing or a hunk does not fit.
     """
     changed: set[str] = set()
-    for change in header_changes(patches):
-        for index, name in enumerate(change.files):
+    for header in header_changes(changes):
+        for index, name in enumerate(header.files):
             file = include / name
             if not file.is_file():
                 if index == 0:
-                    raise HeaderPatchError(f"{change.patch} changes {name}, which is not there")
+                    raise PatchError(f"{header.change.patch} changes {name}, which is not there")
                 continue
             text = file.read_bytes().decode("utf-8")
-            file.write_bytes(apply_change(change, text, name).encode("utf-8"))
+            file.write_bytes(header.change.apply(text, exact=True).encode("utf-8"))
             changed.add(name)
     return tuple(sorted(changed))

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_model_pool import files
 from tf_model_pool._version import __version__
 from tf_model_pool_build.errors import BuildError
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases.releases import INCLUDE, LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH
+from tf_model_pool_build.series import listing
 from tf_model_pool_build.wheel import (
     archive,
     builder,
@@ -82,8 +83,9 @@ def build(request: builder.Request, progress: Progress) -> Path:
             info = json.loads(archive_in.read(digest.BUILD_INFO))
             project = digest.snapshot(request.project, work / "project")
             preload = _compile(project, work, toolchain, info)
-            series = headers.read_series(project / "patches" / request.wheel.release.patches)
-            changed = {name for change in headers.header_changes(series) for name in change.files}
+            series = listing.read(project / "patches", request.wheel.release.patches)
+            changes = headers.header_changes(series.changes)
+            changed = {name for change in changes for name in change.files}
             members = _members(archive_in, changed)
             objects = _objects(archive_in, work) | {preload.name: preload}
             tag = _tag(patched, objects.values())
@@ -199,17 +201,13 @@ def _write(
     record_name = f"{dist_info}/RECORD"
     date = max(member.date_time for member in archive_in.infolist())
     final = request.output / f"{PACKAGE}-{version}-{tag}.whl"
-    partial = request.output / f".{final.name}.partial-{os.getpid()}"
-    try:
+    with files.replacing(final) as partial:
         with archive.WheelWriter(partial, date) as writer:
             for name, contents in members.items():
                 writer.add(name, contents, executable="/bin/" in name)
             writer.add(record_name, metadata.write_record(record, record_name).encode())
         metadata.verify(partial)
         _check(partial)
-        partial.replace(final)
-    finally:
-        partial.unlink(missing_ok=True)
     return final
 
 
