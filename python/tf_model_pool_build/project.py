@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tf_model_pool_build.errors import ToolMissingError
+from tf_model_pool_build.errors import BuildError, ToolMissingError
 
 _PACKAGES = ("tf_model_pool", "tf_model_pool_build")
 
@@ -16,6 +16,16 @@ _PACKAGES = ("tf_model_pool", "tf_model_pool_build")
 def project_root() -> Path:
     """The checkout that this file is part of."""
     return Path(__file__).resolve().parents[2]
+
+
+def need_directory(output: Path) -> Path:
+    """`output`, absolute, for `--output`. Raises `BuildError` if no directory can be there."""
+    for path in (output, *output.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise BuildError(f"--output {output}: {path} is a file; expected a directory")
+            break
+    return output.resolve()
 
 
 def missing_requirement(error: ModuleNotFoundError) -> ToolMissingError:

@@ -225,6 +225,24 @@ def test_an_unknown_commit_gets_the_series_that_is_asked_for(project: Path, tmp_
         serving.check(root, project, tensorflow_version="2.14")
 
 
+@pytest.mark.parametrize(
+    ("tag", "notes", "hint"),
+    [
+        ("2.18.0", "# Release 2.17.0\n", r"2\.18"),
+        ("a-branch", "# TensorFlow Serving\n\n## Release 2.17.0\n", r"2\.17"),
+        ("a-branch", "nothing\n", r"X\.Y"),
+    ],
+)
+def test_the_hint_for_an_unknown_commit_names_the_release_of_the_checkout(
+    project: Path, tmp_path: Path, tag: str, notes: str, hint: str
+) -> None:
+    root = checkouts.make_serving(tmp_path / "serving", commit=checkouts.UNKNOWN_COMMIT)
+    checkouts.git(root, "tag", tag)
+    (root / "RELEASE.md").write_text(notes)
+    with pytest.raises(CheckoutError, match=rf"--tensorflow-version {hint}$"):
+        serving.apply(root, project)
+
+
 @pytest.mark.parametrize("name", ["WORKSPACE", "tensorflow_serving/repo.bzl", THEIRS.as_posix()])
 def test_uncommitted_changes_are_named(name: str, project: Path, tmp_path: Path) -> None:
     root = checkouts.make_serving(tmp_path / "serving", "patch")

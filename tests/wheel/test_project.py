@@ -30,6 +30,27 @@ def test_a_checkout_without_the_build_requirements_gets_the_command_that_install
     assert "pip install '.[build]'" in child.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["build"],
+        ["source", "--tensorflow", "v2.20.0", "--dry-run"],
+        ["patches", "write", "--release", "2.20"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_file_in_place_of_the_output_directory_is_an_error_at_once(
+    command: list[str], below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.whl"
+    file.write_text("")
+    assert commands.main([*command, "--output", f"{file}{below}"]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"error: --output {file}{below}: {file} is a file; expected a directory\n"
+    assert out == ""
+
+
 @pytest.mark.parametrize("command", list(commands.COMMANDS))
 def test_the_shipped_command_line_has_no_command_of_the_tooling(
     command: str, capsys: pytest.CaptureFixture[str]

@@ -63,3 +63,14 @@ def git_changes(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     if result.returncode != 0:
         raise CheckoutError(f"git cannot read {root}: {result.stderr.strip()}")
     return tuple(line.strip() for line in result.stdout.splitlines())
+
+
+def git_tag(root: Path) -> str:
+    """The nearest tag that the checkout descends from; "" if there is none."""
+    result = subprocess.run(
+        [need_git(), "-C", str(root), "describe", "--tags", "--abbrev=0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip()

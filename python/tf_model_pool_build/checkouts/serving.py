@@ -42,6 +42,9 @@ _BUILD = (
     b"# Made by tf-model-pool: this directory is a package, so that WORKSPACE can name its files.\n"
 )
 _LABEL = re.compile(r"//([\w./-]*):([\w./-]+)")
+_VERSION = re.compile(r"\d+\.\d+")
+_NOTES = "RELEASE.md"
+_NOTED = re.compile(r"^#+ *Release (\S+)", re.MULTILINE)
 #: How repo.bzl applies the patch: the strip level decides which paths the patch must have.
 _APPLIES = re.compile(r"\bctx\.patch\(\s*patch\s*,\s*strip\s*=\s*1\s*\)")
 
@@ -146,6 +149,16 @@ def _label_file(root: Path, label: str) -> Path:
     return path
 
 
+def _version_of(root: Path) -> str:
+    """The release of the checkout, by its tag or its release notes, e.g. `2.18`; "" if unknown."""
+    said = files.git_tag(root) if files.is_git_checkout(root) else ""
+    if not _VERSION.match(said) and (root / _NOTES).is_file():
+        notes = (root / _NOTES).read_text(encoding="utf-8", errors="replace")
+        said = next(iter(_NOTED.findall(notes)), "")
+    match = _VERSION.match(said)
+    return match[0] if match else ""
+
+
 def _series_name(checkout: _Checkout, wanted: str | None) -> tuple[str, str]:
     """The directory below patches/, and what to tell about it."""
     pin = pins.serving_pin(checkout.commit)
@@ -159,7 +172,7 @@ def _series_name(checkout: _Checkout, wanted: str | None) -> tuple[str, str]:
         raise CheckoutError(
             f"{checkout.root / 'WORKSPACE'} pins TensorFlow {checkout.commit}, which no known tag "
             f"of TensorFlow Serving does; known: {known}. If you know which release it is, "
-            "say so: --tensorflow-version 2.20"
+            f"say so: --tensorflow-version {_version_of(checkout.root) or 'X.Y'}"
         )
     name = f"v{pins.minor_of(pin.tensorflow)}"
     said = f"TensorFlow Serving {pin.tag}, TensorFlow {pin.commit[:11]}: series {name}"

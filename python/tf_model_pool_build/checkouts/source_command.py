@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(quiet=args.quiet)
     project = own.project_root()
     args.sources = (args.sources or project / ".build" / "tensorflow").resolve()
-    output: Path = (args.output or project / "dist").resolve()
+    output = own.need_directory(args.output or project / "dist")
     with signals_as_errors():
         tree, archive, version = _given(args.tensorflow)
         release = pins.source_like(version)

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if found.problems else 0
     elif args.action == "write":
         one = listing.read(root, _named(args.release)).with_sources()
-        args.output.mkdir(parents=True, exist_ok=True)
+        own.need_directory(args.output).mkdir(parents=True, exist_ok=True)
         write_text(args.output / "BUILD", _PACKAGE)
         write_text(args.output / WRITTEN, one.joined())
         print(args.output / WRITTEN)

@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Builds, and returns 0. Raises `BuildError`."""
     project = own.project_root()
+    output = own.need_directory(args.output)
     # Here, so that `build --help` works without the build requirements.
     try:
         from tf_model_pool_build.progress import Progress
@@ -88,9 +89,7 @@ def run(args: argparse.Namespace) -> int:
         include=args.python_include,
         native=not args.no_native,
     )
-    request = builder.Request(
-        wheel, project, args.output.resolve(), reuse=args.reuse, python=python
-    )
+    request = builder.Request(wheel, project, output, reuse=args.reuse, python=python)
     make = library_only.build if args.library_only else builder.build
     print(make(request, Progress(quiet=args.quiet)))
     return 0
