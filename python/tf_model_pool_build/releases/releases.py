@@ -402,7 +402,7 @@ RELEASES: tuple[Release, ...] = (
                 "2.17.0",
                 True,
                 "6.4.0",
-                "TensorFlow 2.17.0, although the tag is called 2.17.1; the series was made for 2.17.1",
+                "TensorFlow 2.17.0, although the tag is called 2.17.1; the series is made for 2.17.1",
             ),
         ),
     ),
