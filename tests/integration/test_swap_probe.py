@@ -410,3 +410,13 @@ def test_there_are_no_metrics_before_the_first_load_and_none_that_the_header_doe
     }
     names = {line["name"] for line in report.of("metric", when="trimmed")}
     assert names == {name for name in described if name and not name.startswith("name,")}
+
+
+def test_asking_whether_pools_are_active_searches_no_symbol_table_again(
+    probe: Path, places: Places
+) -> None:
+    report = run_probe(probe, "onednn", "status", places.models / "exact" / "1")
+    (line,) = report.of("status")
+    # The search is counted at all, and once is enough: the hooks do not come off.
+    assert line["first"] > 0
+    assert line["others"] == 0

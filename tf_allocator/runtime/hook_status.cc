@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <atomic>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -110,6 +111,10 @@ bool SameCode(const unsigned char* code, const char* hex) {
 }  // namespace
 
 std::string UnboundHooks() {
+  // What is bound stays bound, and a search of these symbol tables takes
+  // milliseconds: a server asks with every scrape of its metrics.
+  static std::atomic<bool> bound{false};
+  if (bound.load(std::memory_order_relaxed)) return "";
   std::string unbound;
   const auto add = [&unbound](const std::string& what) {
     if (!unbound.empty()) unbound += "; ";
@@ -130,6 +135,7 @@ std::string UnboundHooks() {
     if (why.empty()) FindOriginal(*function, &why);
     if (!why.empty()) add(std::string(function->what) + " (" + why + ")");
   }
+  if (unbound.empty()) bound.store(true, std::memory_order_relaxed);
   return unbound;
 }
 
