@@ -32,6 +32,7 @@ from tf_model_pool.api import (
     totals,
     trim,
 )
+from tf_model_pool.eager_release import release
 from tf_model_pool.errors import (
     ForkedError,
     HotModelClosedError,
@@ -108,6 +109,7 @@ __all__ = [
     "loading",
     "pool_of",
     "pools",
+    "release",
     "run_at_load_priority",
     "set_max_concurrent_loads",
     "settings",
