@@ -62,5 +62,5 @@ def save_version(directory: Path, version: int, size: Size) -> None:
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)
         if isinstance(error, (OSError, tf.errors.OpError)):
-            raise ModelPoolError(f"cannot save {path}: {error}") from error
+            raise ModelPoolError(f"cannot save {path}: {' '.join(str(error).split())}") from error
         raise

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -84,7 +85,7 @@ class Requests:
 
     def _serve(self, connection: socket.socket) -> None:
         """A request thread: answers what comes over its connection, until that is closed."""
-        with connection:
+        with connection, contextlib.suppress(ConnectionError):
             while request := connection.recv(REQUEST.size, socket.MSG_WAITALL):
                 (kind,) = REQUEST.unpack(request)
                 before = self._hot.version or 0
