@@ -63,9 +63,7 @@ def load_version(options: Options, directory: Path, stopped: Callable[[], bool])
     return model
 
 
-def _warm_up(
-    options: Options, model: Model, directory: Path, stopped: Callable[[], bool]
-) -> None:
+def _warm_up(options: Options, model: Model, directory: Path, stopped: Callable[[], bool]) -> None:
     warmup = options.warmup
     if warmup is None:
         return

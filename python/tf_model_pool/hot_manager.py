@@ -93,7 +93,6 @@ class Manager(Versions):
 
     # Orders.
 
-
     def reload(self, version: int | None, again: bool, timeout: float | None) -> None:
         self._refuse_own_thread()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -254,7 +253,6 @@ class Manager(Versions):
             log.info("%s: can list %s again", self.options.name, self.options.base)
             self._notify(StorageRecovered(self.options.name))
 
-
     def _loaded(self) -> tuple[int, ...]:
         with self._lock:
             return tuple(self._entries)
@@ -351,7 +349,6 @@ class Manager(Versions):
         pause = None if resource else failure.pause
         self._notify(LoadFailed(self.options.name, version, error, failure.count, pause))
 
-
     def _serve_best(self) -> None:
         """Switches to the version that should serve, and retires those that need not stay."""
         best = self._choice.best(self._situation())
@@ -397,7 +394,6 @@ class Manager(Versions):
                 self._retire(last)
         return not self._unload_idle()
 
-
     def _retire_all(self) -> None:
         """With the lock, when stopping."""
         if self._serving is not None:
@@ -413,7 +409,6 @@ class Manager(Versions):
             self._reload = None
         self._changed.notify_all()
         self._call_waiters()
-
 
     def _unload_idle(self) -> bool:
         """Unloads retired versions that no call uses. True if others are left."""

@@ -49,7 +49,8 @@ def errors(text: str) -> list[str]:
     return [
         line
         for line in text.splitlines()
-        if line and not re.match(r"[IWE]\d{4} |\d{4}-\d\d-\d\d |WARNING: All log|To (turn|enable)", line)
+        if line
+        and not re.match(r"[IWE]\d{4} |\d{4}-\d\d-\d\d |WARNING: All log|To (turn|enable)", line)
     ]
 
 

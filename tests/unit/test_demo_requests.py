@@ -75,12 +75,16 @@ def test_a_load_generator_that_dies_is_an_error() -> None:
 
 def test_an_error_of_the_server_ends_the_load_generator() -> None:
     hot = FakeHot()
-    with pytest.raises(KeyboardInterrupt):
-        with Requests(hot, inputs(), "score", rate=2000, threads=1) as requests:
-            assert hot.enough.wait(60)
-            raise KeyboardInterrupt
+    requests = Requests(hot, inputs(), "score", rate=2000, threads=1)
+    with pytest.raises(KeyboardInterrupt), requests:
+        interrupt_after_enough(hot)
     assert requests._client is not None
     assert requests._client.returncode == -signal.SIGKILL
+
+
+def interrupt_after_enough(hot: FakeHot) -> None:
+    assert hot.enough.wait(60)
+    raise KeyboardInterrupt
 
 
 def test_the_load_generator_imports_the_standard_library_alone() -> None:

@@ -84,9 +84,7 @@ class OpenLoop:
             before, after, size = ANSWER.unpack(receive(connection, ANSWER.size))
             answer = receive(connection, size) if size > 0 else b""
             ended = time.monotonic_ns()
-            record = RECORD.pack(
-                round(due * 1e9), ended, number % self._kinds, before, after, size
-            )
+            record = RECORD.pack(round(due * 1e9), ended, number % self._kinds, before, after, size)
             answers.append((record, answer))
 
 

@@ -53,9 +53,7 @@ def split(
     for record in records:
         if record.due_ns < begin_ns:
             continue
-        touched = any(
-            begin <= record.end_ns and record.due_ns <= end for begin, end in updates
-        )
+        touched = any(begin <= record.end_ns and record.due_ns <= end for begin, end in updates)
         (updating if touched else steady).append((record.end_ns - record.due_ns) / 1e6)
     return sorted(steady), sorted(updating)
 

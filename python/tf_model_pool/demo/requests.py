@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -64,9 +63,7 @@ class Requests:
         try:
             found, _ = self._client.communicate(timeout=_END_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise ModelPoolError(
-                f"the requests have not ended after {_END_SECONDS:g} s"
-            ) from error
+            raise ModelPoolError(f"the requests have not ended after {_END_SECONDS:g} s") from error
         if self._client.returncode != 0:
             raise ModelPoolError(
                 f"the process that sends requests ended with status {self._client.returncode}"
