@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -93,6 +94,41 @@ def test_the_reference_has_every_setting_and_field() -> None:
     }
     absent = [n for n in sorted(settings_in_source() | fields) if f"`{n}`" not in reference]
     assert absent == []
+
+
+def names_for_python() -> set[str]:
+    """Every option of `load` and `HotModel`, every method of theirs, every event and its fields."""
+    found: set[str] = set()
+    for function in (tf_model_pool.load, tf_model_pool.HotModel.__init__):
+        found |= set(inspect.signature(function).parameters) - {"self"}
+    for kind in (tf_model_pool.LoadedModel, tf_model_pool.HotModel):
+        found |= {name for name in vars(kind) if not name.startswith("_")}
+    for event in tf_model_pool.HotEvent.__subclasses__():
+        found |= {event.__name__, *(field.name for field in dataclasses.fields(event))}
+    return found
+
+
+def test_the_reference_has_every_option_method_and_event() -> None:
+    names = names_for_python()
+    assert {"retry_max_seconds", "wait_for", "LoadFailed", "retry_seconds"} <= names
+    reference = (ROOT / "docs/reference.md").read_text()
+    assert [n for n in sorted(names) if not re.search(rf"`{n}\b", reference)] == []
+
+
+def test_the_reference_has_a_row_for_each_public_function() -> None:
+    reference = (ROOT / "docs/reference.md").read_text()
+    functions = [
+        name
+        for name in tf_model_pool.__all__
+        if inspect.isfunction(getattr(tf_model_pool, name)) or name == "HotModel"
+    ]
+    assert "release" in functions
+    assert [name for name in functions if f"| `{name}(" not in reference] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/examples/*.py")), ids=lambda p: p.name)
+def test_an_example_is_under_a_hundred_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 100
 
 
 def variables_of_the_build() -> list[str]:
