@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_model_pool import api, scrape
+from tf_model_pool.columns import columns
 from tf_model_pool.errors import ModelPoolError
 
 SCHEMA = "tf_model_pool.stats/1"
@@ -91,7 +92,7 @@ def render(stats: Stats) -> str:
                     pool.model_dir,
                 )
             )
-        lines = _table(rows, left={0, 1, 2, 11})
+        lines = columns(rows, left={0, 1, 2, 11})
     return "\n".join([*lines, *_sums(stats.totals, stats.load_totals)])
 
 
@@ -128,7 +129,7 @@ def render_scraped(scraped: scrape.Scraped) -> str:
                 pool.model_dir,
             )
         )
-    lines = _table(rows, left={0, 1, 2, 7})
+    lines = columns(rows, left={0, 1, 2, 7})
     return "\n".join([*lines, *_sums(scraped.totals, scraped.load_totals)])
 
 
@@ -172,17 +173,6 @@ def format_bytes(count: int) -> str:
             return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} {_UNITS[-1]}"
-
-
-def _table(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.ljust(width) if column in left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

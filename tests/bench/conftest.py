@@ -15,7 +15,7 @@ from support.bench_runs import Bench, run_bench
 from support.children import run_to_end
 from support.driver import Driver, tensorflow_of
 from support.modes import child_environment
-from tf_model_pool.bench import run
+from tf_model_pool.bench.result import Result, read_value
 
 
 @pytest.fixture
@@ -29,7 +29,13 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A result of three configurations in two rounds. Do not change it."""
     directory = tmp_path_factory.mktemp("result")
     run_bench(directory, ("stock", "stock-threads", "patched"), changes={"FAKE_UPDATE_MS": "40"})
-    return run.read_result(directory / "out")
+    return read_value(directory / "out")
+
+
+@pytest.fixture(scope="session")
+def parsed(result: dict[str, Any]) -> Result:
+    """`result`, parsed."""
+    return Result.parse(result)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 from support.bench_runs import Bench
 from tf_model_pool.bench import command, gate
 from tf_model_pool.bench.errors import ResultError
+from tf_model_pool.bench.result import Result
 
 OURS = "made-up/repeated/patched"
 STOCK = "made-up/repeated/stock"
@@ -22,9 +23,9 @@ STOCK = "made-up/repeated/stock"
 def failures(
     result: dict[str, Any], baseline: dict[str, Any] | None = None, **limits: Any
 ) -> set[tuple[str, str]]:
-    return {
-        (f.cell, f.what) for f in gate.check(result, baseline, gate.Limits(**limits)) if f.fails
-    }
+    before = None if baseline is None else Result.parse(baseline)
+    findings = gate.check(Result.parse(result), before, gate.Limits(**limits))
+    return {(found.cell, found.what) for found in findings if found.fails}
 
 
 def changed(result: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -36,6 +37,17 @@ def changed(result: dict[str, Any], change: Callable[[dict[str, Any]], object]) 
 
 def once(value: float) -> dict[str, float]:
     return {"median": value, "min": value, "max": value, "rounds": 2}
+
+
+def drift(share: float) -> dict[str, float]:
+    return {
+        "updates": 200,
+        "rss_first_half": 1e9,
+        "rss_last_half": 1e9 * (1 + share),
+        "rss_share": share,
+        "faults_first_half": 10,
+        "faults_last_half": 10,
+    }
 
 
 def test_a_good_result_passes(result: dict[str, Any]) -> None:
@@ -53,7 +65,7 @@ def test_a_good_result_passes(result: dict[str, Any]) -> None:
         ("pools", lambda c: c.update(pools_active=False)),
         ("faults", lambda c: c["per_update"].update(minor_faults=once(50_000))),
         ("mappings", lambda c: c["per_update"].update(pool_mappings_delta=once(3))),
-        ("drift", lambda c: c.update(drift={"rss_share": 0.2, "updates": 200})),
+        ("drift", lambda c: c.update(drift=drift(0.2))),
         ("rounds", lambda c: c.update(rounds=0)),
     ],
 )
@@ -75,6 +87,18 @@ def test_the_heap_of_a_load_may_grow_and_shrink(result: dict[str, Any]) -> None:
     for faults, found in ((900, set()), (1100, {(OURS, "faults")})):
         after = changed(result, lambda c, n=faults: c["per_update"].update(minor_faults=once(n)))
         assert failures(after, baseline=before) == found
+
+
+def test_two_models_updated_at_once_may_map_one_range_anew(result: dict[str, Any]) -> None:
+    for mappings, found in ((1, False), (2, True)):
+        both = copy.deepcopy(result)
+        cells = both["summary"]["cells"]
+        cells[OURS]["per_update"].update(pool_mappings_delta=once(mappings))
+        both["summary"]["cells"] = {
+            cell.replace("/repeated/", "/two-at-once/"): summary for cell, summary in cells.items()
+        }
+        cell = OURS.replace("/repeated/", "/two-at-once/")
+        assert ((cell, "mappings") in failures(both)) is found
 
 
 def test_more_mapping_calls_than_the_baseline_fail(result: dict[str, Any]) -> None:
@@ -100,7 +124,7 @@ def test_the_stock_wheels_own_memory_and_times_are_not_ours_to_fail_on(
     result: dict[str, Any],
 ) -> None:
     found = copy.deepcopy(result)
-    found["summary"]["cells"][STOCK]["drift"] = {"rss_share": 0.5, "updates": 200}
+    found["summary"]["cells"][STOCK]["drift"] = drift(0.5)
     assert failures(found, max_ratio=1000.0, rounds=2) == set()
 
 
@@ -115,7 +139,7 @@ def test_requests_without_a_version_are_allowed_where_that_was_asked_for(
 
 def test_a_result_without_cells_is_an_error(result: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match="no cells"):
-        gate.check({**result, "summary": {}}, None, gate.Limits())
+        gate.check(Result.parse({**result, "summary": {}}), None, gate.Limits())
 
 
 def test_wrong_answers_of_a_run_reach_the_gate(tmp_path: Path, bench: Bench) -> None:

@@ -12,14 +12,21 @@ import pytest
 
 from tf_model_pool.bench import figures, picture, report, tables
 from tf_model_pool.bench.errors import ResultError
+from tf_model_pool.bench.result import Group, Result, Spread
 
 CELL = "made-up/repeated/stock"
 
 
 @pytest.fixture(scope="module")
-def page(result: dict[str, Any]) -> str:
-    """The page of `result`."""
-    return report.page(result)
+def page(parsed: Result) -> str:
+    """The page of the made-up result."""
+    return report.page(parsed)
+
+
+@pytest.fixture
+def group(parsed: Result) -> Group:
+    """Its only model and scenario."""
+    return parsed.groups[0]
 
 
 def without_library(page: str) -> str:
@@ -42,8 +49,8 @@ def test_the_page_has_every_configuration_and_every_figure(
         assert f'id="{figure}"' in text
 
 
-def test_panels_share_their_axes(result: dict[str, Any]) -> None:
-    figure = figures.time_figure(result, "made-up/repeated")
+def test_panels_share_their_axes(group: Group) -> None:
+    figure = figures.time_figure(group)
     for letter in ("x", "y"):
         axes = {letter + n: figure.layout[f"{letter}axis{n}"].matches for n in ("", "2", "3")}
         # All follow the same one, which follows none.
@@ -56,24 +63,35 @@ def test_a_configuration_without_a_valid_run_has_a_row_of_dashes(result: dict[st
     for run in broken["runs"]:
         if run["cell"] == CELL:
             run |= {"valid": False, "reasons": ["other <processes> used 9% of CPU time"]}
-    assert "0" in tables.overview(broken, "made-up/repeated")[1][0]
-    assert "other <processes>" in tables.text(broken)
+    found = Result.parse(broken)
+    (name, *values, rounds) = tables.overview(found.groups[0])[1][0]
+    assert (name, set(values), rounds) == ("stock", {"-"}, "0")
+    assert "other <processes>" in tables.text(found)
     # Text from outside is escaped.
-    assert "other &lt;processes&gt;" in report.page(broken)
+    assert "other &lt;processes&gt;" in report.page(found)
 
 
 def test_a_run_that_was_interrupted_is_said_to_be(result: dict[str, Any]) -> None:
-    assert "interrupted" in tables.text({**result, "finished": False})
+    assert "interrupted" in tables.text(Result.parse({**result, "finished": False}))
 
 
-def test_too_few_rounds_are_said_to_be_too_few(result: dict[str, Any]) -> None:
-    assert any(
-        "Fewer than three valid rounds" in s for s in tables.verdict(result, "made-up/repeated")
-    )
+def test_a_busy_machine_is_said_to_be_busy(result: dict[str, Any]) -> None:
+    busy = copy.deepcopy(result)
+    for run in busy["runs"]:
+        run["disturbance"]["foreign_share"] = 0.0
+    assert "busy" not in " ".join(tables.warnings(Result.parse(busy)))
+    busy["runs"][0]["disturbance"]["foreign_share"] = 0.031
+    (warning,) = tables.warnings(Result.parse(busy))
+    assert "up to 3.1%" in warning
+    assert warning in report.page(Result.parse(busy))
 
 
-def test_the_files_are_written(tmp_path: Path, result: dict[str, Any]) -> None:
-    written = report.write(result, tmp_path)
+def test_too_few_rounds_are_said_to_be_too_few(group: Group) -> None:
+    assert any("Fewer than three valid rounds" in sentence for sentence in tables.verdict(group))
+
+
+def test_the_files_are_written(tmp_path: Path, parsed: Result) -> None:
+    written = report.write(parsed, tmp_path)
     assert {p.name for p in written} >= {
         "report.html",
         "summary.txt",
@@ -85,8 +103,8 @@ def test_the_files_are_written(tmp_path: Path, result: dict[str, Any]) -> None:
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in written if p.suffix == ".png")
 
 
-def test_the_text_names_the_best_of_both_sides(result: dict[str, Any]) -> None:
-    text = tables.text(result)
+def test_the_text_names_the_best_of_both_sides(parsed: Result) -> None:
+    text = tables.text(parsed)
     assert "with pools (patched)" in text
     assert re.search(r"best of the others \(stock(-threads)?\)", text)
 
@@ -109,9 +127,16 @@ def test_numbers_have_three_digits(value: float | None, text: str) -> None:
 
 
 def test_a_spread_shows_the_range_of_several_rounds() -> None:
-    value = {"median": 2.0, "min": 1.0, "max": 3.0, "rounds": 3}
-    assert tables.with_spread(value) == "2.00 [1.00 - 3.00]"
-    assert tables.with_spread({**value, "rounds": 1}) == "2.00"
+    assert tables.with_spread(Spread(2.0, 1.0, 3.0, rounds=3)) == "2.00 [1.00 - 3.00]"
+    assert tables.with_spread(Spread(2.0, 1.0, 3.0, rounds=1)) == "2.00"
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [(0.185, "5.41 times shorter"), (3.0, "3.00 times longer"), (1.02, "as long")],
+)
+def test_a_ratio_is_said_in_words(factor: float, text: str) -> None:
+    assert tables.times(factor) == text
 
 
 def test_lines_that_cannot_be_told_from_the_maximum_are_left_out() -> None:
@@ -122,22 +147,18 @@ def test_lines_that_cannot_be_told_from_the_maximum_are_left_out() -> None:
 # ---- the picture of a first screen ----
 
 
-def test_the_picture_calls_each_configuration_by_its_label(
-    result: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_picture_calls_each_configuration_by_its_label(parsed: Result, tmp_path: Path) -> None:
     path = tmp_path / "update.svg"
-    picture.write(result, ["stock", "made-up/repeated/patched"], ["as released", "pools"], path)
+    picture.write(parsed, ["stock", "made-up/repeated/patched"], ["as released", "pools"], path)
     text = path.read_text()
     assert "as released" in text
     assert "pools" in text
     assert list(tmp_path.iterdir()) == [path]
     # The same result gives the same bytes, so that a page changes only when its figures do.
-    picture.write(result, ["stock", "patched"], ["as released", "pools"], tmp_path / "again.svg")
+    picture.write(parsed, ["stock", "patched"], ["as released", "pools"], tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_text() == text
 
 
-def test_a_cell_that_the_result_does_not_have_is_named(
-    result: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_cell_that_the_result_does_not_have_is_named(parsed: Result, tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="cell 'python-hot' is not one of made-up/repeated/stock"):
-        picture.write(result, ["python-hot"], ["x"], tmp_path / "update.svg")
+        picture.write(parsed, ["python-hot"], ["x"], tmp_path / "update.svg")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from support.bench_runs import Bench
 from tf_model_pool.bench import machine, run
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.machine import CpuTimes
+from tf_model_pool.bench.result import read_value
 
 STAT = "cpu  {user} 0 100 {idle} 0 0 0 {steal} 0 0\n"
 
@@ -83,7 +83,7 @@ def test_an_interrupt_keeps_the_runs_that_have_ended(
     monkeypatch.setattr(run.Orchestrator, "_one", one)
     bench(tmp_path, rounds=2)
     # THEN the file has two runs, a summary of them, and says that it is not all
-    found = run.read_result(tmp_path / "out")
+    found = read_value(tmp_path / "out")
     assert len(found["runs"]) == 2
     assert not found["finished"]
     assert {key: cell["rounds"] for key, cell in found["summary"]["cells"].items()} == {
@@ -149,28 +149,6 @@ def test_a_neighbour_has_windows_of_its_own(tmp_path: Path, bench: Bench) -> Non
     assert windows["neighbour_update"]["count"] > 0
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "cannot be read"),
-        ('{"schema": "tf_model_pool.bench/0"}', "expected 'tf_model_pool.bench/1'"),
-        ('{"schema": "tf_model_pool.bench/1"}', "field 'machine' is missing"),
-    ],
-)
-def test_a_bad_result_file_is_a_clear_error(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "result.json").write_text(content)
-    with pytest.raises(ResultError, match=message):
-        run.read_result(tmp_path)
-
-
-def test_a_result_of_no_run_says_so(tmp_path: Path) -> None:
-    names: dict[str, Any] = {"machine": {}, "wheels": {}, "settings": {}, "configurations": {}}
-    value = {"schema": run.RESULT_SCHEMA, **names, "runs": []}
-    (tmp_path / "result.json").write_text(json.dumps(value))
-    with pytest.raises(ResultError, match="no run had ended"):
-        run.read_result(tmp_path)
-
-
 def test_strace_tables_are_read() -> None:
     table = """% time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
@@ -194,7 +172,7 @@ def test_a_budget_makes_fewer_cycles_where_updates_are_long(tmp_path: Path, benc
         )
 
     def cycles(name: str) -> int:
-        found = run.read_result(tmp_path / name / "out")
+        found = read_value(tmp_path / name / "out")
         return int(found["calibration"]["made-up/repeated"]["timing"]["cycles"])
 
     assert cycles("short") == 3
@@ -216,7 +194,7 @@ def test_updates_of_all_rounds_are_laid_over_each_other(result: dict[str, Any]) 
 
 def test_damaged_raw_records_do_not_lose_the_result(tmp_path: Path, bench: Bench) -> None:
     bench(tmp_path, ("stock",), rounds=1)
-    found = run.read_result(tmp_path / "out")
+    found = read_value(tmp_path / "out")
     raw = tmp_path / "out" / found["runs"][0]["raw"] / "output" / "requests.bin"
     raw.write_bytes(b"cut off")
     with pytest.raises(ResultError, match="not a multiple"):

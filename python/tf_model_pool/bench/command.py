@@ -173,23 +173,21 @@ def _list() -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from tf_model_pool.bench import report
-    from tf_model_pool.bench.run import read_result
+    from tf_model_pool.bench import report, result
 
-    result = read_result(args.result)
+    found = result.read(args.result)
     beside = args.result if args.result.is_dir() else args.result.parent
-    for path in report.write(result, args.output or beside, png=not args.no_png):
+    for path in report.write(found, args.output or beside, png=not args.no_png):
         print(path)
     return 0
 
 
 def _picture(args: argparse.Namespace) -> int:
-    from tf_model_pool.bench import picture
-    from tf_model_pool.bench.run import read_result
+    from tf_model_pool.bench import picture, result
 
     cells = [cell.partition("=") for cell in args.cell]
     picture.write(
-        read_result(args.result),
+        result.read(args.result),
         [cell for cell, _, _ in cells],
         [label or cell for cell, _, label in cells],
         args.output,
@@ -199,8 +197,7 @@ def _picture(args: argparse.Namespace) -> int:
 
 
 def _gate(args: argparse.Namespace) -> int:
-    from tf_model_pool.bench import gate
-    from tf_model_pool.bench.run import read_result
+    from tf_model_pool.bench import gate, result
 
     limits = gate.Limits(
         max_ratio=args.max_ratio,
@@ -208,8 +205,8 @@ def _gate(args: argparse.Namespace) -> int:
         max_faults=args.max_faults,
         rss_drift=args.max_rss_drift,
     )
-    baseline = read_result(args.baseline) if args.baseline else None
-    findings = gate.check(read_result(args.result), baseline, limits)
+    baseline = result.read(args.baseline) if args.baseline else None
+    findings = gate.check(result.read(args.result), baseline, limits)
     print(gate.text(findings))
     return EXIT_GATE if any(finding.fails for finding in findings) else 0
 
@@ -397,6 +394,7 @@ def _throughput(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from tf_model_pool.bench import report, tables
     from tf_model_pool.bench.models import UserModel
+    from tf_model_pool.bench.result import Result
     from tf_model_pool.bench.run import Orchestrator, Progress
 
     options = _options(args)
@@ -433,7 +431,7 @@ def _run(args: argparse.Namespace) -> int:
             f"no run was valid; the first reason: {reasons[0] if reasons else 'none ran'}. "
             f"All of them are in {output / 'result.json'}"
         )
-    result = orchestrator.result
+    result = Result.parse(orchestrator.result)
     written = report.write(result, output)
     print(tables.text(result))
     print(f"\n{written[0]}\n{output / 'result.json'}")

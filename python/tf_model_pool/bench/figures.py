@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a report: plotly for the page, matplotlib for pictures."""
+"""The figures of the page, with plotly."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tf_model_pool.bench.errors import require
 from tf_model_pool.bench.records import CONTROLS, PHASES
-from tf_model_pool.bench.tables import PHASE_NAMES, groups, shown_lines, typical_run
+from tf_model_pool.bench.result import Cell, Group, Run, Series, Shaded
+from tf_model_pool.bench.tables import PHASE_NAMES, shown_lines
 
 LINES = {
     "p50": "#2c7fb8",
@@ -35,18 +35,10 @@ SHADES = {
 _MOST_SHADED = 20
 
 
-# ---- figures ------------------------------------------------------------------------------------
-
-
-def _shades(run: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """(kind, begin, end) in seconds to shade in a plot of one run."""
-    found = run["analysis"]
-    if len(found["updates"]) > _MOST_SHADED:
-        spans = [("restore", u["begin_ns"], u["end_ns"]) for u in found["updates"]]
-    else:
-        spans = [(p["phase"], p["begin_ns"], p["end_ns"]) for p in found["phases"]]
-    spans += [(b["kind"], b["begin_ns"], b["end_ns"]) for b in found["burns"]]
-    return [(kind, begin / 1e9, end / 1e9) for kind, begin, end in spans]
+def shades(run: Run) -> Sequence[Shaded]:
+    """The phases and controls to shade in a plot of one run."""
+    phases = run.updates if len(run.updates) > _MOST_SHADED else run.phases
+    return [*phases, *run.controls]
 
 
 def _shade(panel: int, begin: float, end: float, colour: str, opacity: float) -> dict[str, Any]:
@@ -65,10 +57,6 @@ def _shade(panel: int, begin: float, end: float, colour: str, opacity: float) ->
         "line": {"width": 0},
         "layer": "below",
     }
-
-
-def _plot_names(cells: Sequence[str]) -> list[str]:
-    return [cell.rpartition("/")[2] for cell in cells]
 
 
 _FONT = {"family": "system-ui, sans-serif", "size": 13}
@@ -104,44 +92,54 @@ def _scale_buttons(rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def time_figure(result: Mapping[str, Any], group: str) -> Any:
+def _plotted(group: Group) -> list[tuple[Cell, Run]]:
+    """The cells with a valid run, and their typical one."""
+    return [(cell, run) for cell in group.cells if (run := cell.typical_run) is not None]
+
+
+def _add_lines(figure: Any, series: Series, place: Mapping[str, int], shown: set[str]) -> float:
+    """A line for each percentile; each is in the legend once. Returns the highest value."""
+    highest = 1.0
+    for name in shown_lines(series.count):
+        values = series.lines[name]
+        highest = max([highest, *values])
+        figure.add_scatter(
+            x=series.time_s,
+            y=values,
+            name=name,
+            legendgroup=name,
+            showlegend=name not in shown,
+            mode="lines",
+            line={"color": LINES[name], "width": 1.6, "shape": "hvh"},
+            hovertemplate=f"{name} %{{y:.1f}} ms at %{{x:.2f}} s<extra></extra>",
+            **place,
+        )
+        shown.add(name)
+    return highest
+
+
+def time_figure(group: Group) -> Any:
     """Percentiles over time of a typical round, one panel per configuration, same axes."""
     subplots = require("plotly.subplots")
-    cells = [c for c in groups(result)[group] if typical_run(result, c)]
+    plotted = _plotted(group)
+    rows = len(plotted)
     figure = subplots.make_subplots(
-        rows=len(cells),
+        rows=rows,
         cols=1,
         shared_xaxes=True,
         shared_yaxes="all",
-        subplot_titles=_plot_names(cells),
-        vertical_spacing=42 / (230 * len(cells)),
+        subplot_titles=[cell.name for cell, _ in plotted],
+        vertical_spacing=42 / (230 * rows),
     )
     shown: set[str] = set()
     shapes: list[dict[str, Any]] = []
     shaded: set[str] = set()
     highest = 1.0
-    for row, cell in enumerate(cells, start=1):
-        run = typical_run(result, cell)
-        assert run is not None
-        series = run["analysis"]["series"]
-        for name in shown_lines(series["count"]):
-            highest = max([highest, *series[name]])
-            figure.add_scatter(
-                x=series["time_s"],
-                y=series[name],
-                name=name,
-                legendgroup=name,
-                showlegend=name not in shown,
-                mode="lines",
-                line={"color": LINES[name], "width": 1.5, "shape": "hvh"},
-                hovertemplate=f"{name} %{{y:.1f}} ms at %{{x:.1f}} s<extra></extra>",
-                row=row,
-                col=1,
-            )
-            shown.add(name)
-        for kind, begin, end in _shades(run):
-            shapes.append(_shade(row, begin, end, SHADES[kind], 0.22))
-            shaded.add(kind)
+    for row, (_, run) in enumerate(plotted, start=1):
+        highest = max(highest, _add_lines(figure, run.series, {"row": row, "col": 1}, shown))
+        for span in shades(run):
+            shapes.append(_shade(row, span.begin_s, span.end_s, SHADES[span.kind], 0.22))
+            shaded.add(span.kind)
         figure.update_yaxes(title_text="ms", row=row, col=1)
     for kind in [k for k in (*PHASES, *CONTROLS) if k in shaded]:
         figure.add_scatter(
@@ -153,66 +151,45 @@ def time_figure(result: Mapping[str, Any], group: str) -> Any:
             marker={"color": SHADES[kind], "opacity": 0.45, "size": 13, "symbol": "square"},
         )
     figure.update_yaxes(type="log", rangemode="tozero", **_log_ticks(highest))
-    figure.update_xaxes(title_text="seconds since the run began", row=len(cells), col=1)
+    figure.update_xaxes(title_text="seconds since the run began", row=rows, col=1)
+    above = {"orientation": "h", "x": 0, "yanchor": "bottom", "yref": "paper"}
     figure.update_layout(
-        height=150 + 230 * len(cells),
+        height=150 + 230 * rows,
         font=_FONT,
         template="plotly_white",
         margin={"l": 70, "r": 20, "t": 100, "b": 50},
-        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "yref": "container"},
-        legend2={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "yref": "container"},
+        legend={**above, "y": 1 + 62 / (230.0 * rows)},
+        legend2={**above, "y": 1 + 30 / (230.0 * rows)},
         hovermode="closest",
-        updatemenus=_scale_buttons(len(cells)),
+        updatemenus=_scale_buttons(rows),
         shapes=shapes,
-    )
-    top = 1 + 62 / (230.0 * len(cells))
-    figure.update_layout(
-        legend={"y": top, "yref": "paper"},
-        legend2={"y": 1 + 30 / (230.0 * len(cells)), "yref": "paper"},
     )
     return figure
 
 
-def around_figure(result: Mapping[str, Any], group: str) -> Any:
+def around_figure(group: Group) -> Any:
     """All updates of all rounds laid over each other, panels side by side, same axes."""
     subplots = require("plotly.subplots")
-    cells = [c for c in groups(result)[group] if typical_run(result, c)]
-    columns = len(cells) if len(cells) <= 3 else 2 if len(cells) == 4 else 3
-    rows = -(-len(cells) // columns)
+    alive = group.alive
+    columns = len(alive) if len(alive) <= 3 else 2 if len(alive) == 4 else 3
+    rows = -(-len(alive) // columns)
     figure = subplots.make_subplots(
         rows=rows,
         cols=columns,
         shared_xaxes="all",
         shared_yaxes="all",
-        subplot_titles=_plot_names(cells),
+        subplot_titles=[cell.name for cell, _ in alive],
         horizontal_spacing=0.03,
         vertical_spacing=60 / (330 * rows),
     )
     shown: set[str] = set()
     shapes: list[dict[str, Any]] = []
     highest = 1.0
-    for i, cell in enumerate(cells):
-        row, column = i // columns + 1, i % columns + 1
-        runs = [r for r in result["runs"] if r["cell"] == cell and r["valid"]]
-        around = result["summary"]["cells"][cell].get("around") or {"count": []}
-        for name in shown_lines(around["count"]):
-            values = around[name]
-            highest = max([highest, *values])
-            figure.add_scatter(
-                x=around["time_s"],
-                y=values,
-                name=name,
-                legendgroup=name,
-                showlegend=name not in shown,
-                line={"color": LINES[name], "width": 1.8, "shape": "hvh"},
-                hovertemplate=f"{name} %{{y:.1f}} ms, %{{x:.2f}} s after the begin<extra></extra>",
-                row=row,
-                col=column,
-            )
-            shown.add(name)
-        seconds = [
-            u["seconds"] for r in runs for u in r["analysis"]["updates"] if not u["settling"]
-        ]
+    for i, (cell, summary) in enumerate(alive):
+        if summary.around is not None:
+            place = {"row": i // columns + 1, "col": i % columns + 1}
+            highest = max(highest, _add_lines(figure, summary.around, place, shown))
+        seconds = [each for run in cell.runs for each in run.update_seconds]
         if seconds:
             shapes.append(_shade(i + 1, 0, statistics.median(seconds), SHADES["restore"], 0.13))
     figure.update_yaxes(type="log", **_log_ticks(highest))
@@ -224,35 +201,31 @@ def around_figure(result: Mapping[str, Any], group: str) -> Any:
         template="plotly_white",
         margin={"l": 70, "r": 20, "t": 90, "b": 50},
         legend={"orientation": "h", "x": 0, "y": 1 + 45 / (330.0 * rows), "yanchor": "bottom"},
-        updatemenus=_scale_buttons(len(cells)),
+        updatemenus=_scale_buttons(len(alive)),
         shapes=shapes,
     )
     return figure
 
 
-def attribution_figure(result: Mapping[str, Any], group: str) -> Any:
+def attribution_figure(group: Group) -> Any:
     """Time that slow requests lost per update, by phase, one bar per configuration."""
     go = require("plotly.graph_objects")
-    cells = [c for c in groups(result)[group] if result["summary"]["cells"][c]["rounds"]]
     figure = go.Figure()
     for phase in (*PHASES, "none"):
-        lost = []
-        for cell in cells:
-            s = result["summary"]["cells"][cell]
-            part = s["slow"]["update"]["by_phase"][phase]["excess_ms"]
-            lost.append(part / max(s["updates"], 1))
+        lost = [s.lost_by_phase[phase].excess_ms / max(s.updates, 1) for _, s in group.alive]
         if any(lost):
+            name = PHASE_NAMES.get(phase, phase)
             figure.add_bar(
-                y=_plot_names(cells),
+                y=[cell.name for cell, _ in group.alive],
                 x=lost,
                 orientation="h",
-                name=PHASE_NAMES.get(phase, phase),
+                name=name,
                 marker_color=SHADES.get(phase, "#cccccc"),
-                hovertemplate="%{x:.1f} ms<extra>" + PHASE_NAMES.get(phase, phase) + "</extra>",
+                hovertemplate=f"%{{x:.1f}} ms<extra>{name}</extra>",
             )
     figure.update_layout(
         barmode="stack",
-        height=130 + 42 * len(cells),
+        height=130 + 42 * len(group.alive),
         font=_FONT,
         template="plotly_white",
         margin={"l": 170, "r": 20, "t": 30, "b": 60},
@@ -263,19 +236,15 @@ def attribution_figure(result: Mapping[str, Any], group: str) -> Any:
     return figure
 
 
-def rss_figure(result: Mapping[str, Any], group: str) -> Any:
+def rss_figure(group: Group) -> Any:
     """Memory over time of a typical round."""
     go = require("plotly.graph_objects")
     figure = go.Figure()
-    for cell in groups(result)[group]:
-        run = typical_run(result, cell)
-        if run is None:
-            continue
-        rss = run["analysis"]["rss"]
+    for cell, run in _plotted(group):
         figure.add_scatter(
-            x=rss["time_s"],
-            y=[v / 1e6 for v in rss["bytes"]],
-            name=cell.rpartition("/")[2],
+            x=run.rss_time_s,
+            y=[v / 1e6 for v in run.rss],
+            name=cell.name,
             hovertemplate="%{y:,.0f} MB at %{x:.1f} s",
         )
     figure.update_layout(
@@ -288,105 +257,3 @@ def rss_figure(result: Mapping[str, Any], group: str) -> Any:
         yaxis={"title": {"text": "RSS, MB"}, "rangemode": "tozero"},
     )
     return figure
-
-
-# ---- pictures -----------------------------------------------------------------------------------
-
-
-def pictures(result: Mapping[str, Any], directory: Path) -> list[Path]:
-    """PNGs of the main figures, for documents. Returns their paths."""
-    matplotlib = require("matplotlib")
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import FuncFormatter
-
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    written = []
-
-    def save(figure: Any, name: str) -> None:
-        path = directory / f"{name}.png"
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-        pyplot.close(figure)
-        written.append(path)
-
-    for group in groups(result):
-        cells = [c for c in groups(result)[group] if typical_run(result, c)]
-        if not cells:
-            continue
-        stem = group.replace("/", "-")
-        figure, axes = pyplot.subplots(
-            len(cells),
-            1,
-            figsize=(11, 1.2 + 2.3 * len(cells)),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        names: set[str] = set()
-        kinds: set[str] = set()
-        for axis, cell in zip(axes[:, 0], cells, strict=True):
-            run = typical_run(result, cell)
-            assert run is not None
-            series = run["analysis"]["series"]
-            for kind, begin, end in _shades(run):
-                axis.axvspan(begin, end, color=SHADES[kind], alpha=0.22, lw=0)
-                kinds.add(kind)
-            for name in shown_lines(series["count"]):
-                axis.step(series["time_s"], series[name], where="mid", color=LINES[name], lw=1.2)
-                names.add(name)
-            axis.set_title(cell.rpartition("/")[2], loc="left", fontsize=10)
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(plain)
-            axis.set_ylabel("ms")
-            axis.grid(alpha=0.3)
-        axes[-1, 0].set_xlabel("seconds since the run began")
-        handles: list[Any] = [Line2D([], [], color=LINES[n], label=n) for n in LINES if n in names]
-        handles += [
-            Patch(color=SHADES[k], alpha=0.4, label=PHASE_NAMES.get(k, k))
-            for k in SHADES
-            if k in kinds
-        ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=7, fontsize=9)
-        save(figure, f"{stem}-percentiles")
-
-        figure, axis = pyplot.subplots(figsize=(9, 1.5 + 0.45 * len(cells)), layout="constrained")
-        colours = {"steady": "#2c7fb8", "control": "#f28e2b"}
-        for offset, kind in ((-0.18, "steady"), (0.18, "control")):
-            found = [result["summary"]["cells"][c]["ratios"][kind]["p99.9"] for c in cells]
-            rows = [(i, v) for i, v in enumerate(found) if v]
-            middle = [v["median"] for _, v in rows]
-            axis.barh(
-                [i + offset for i, _ in rows],
-                middle,
-                0.34,
-                color=colours[kind],
-                label=f"update / {kind}",
-                xerr=[
-                    [v["median"] - v["min"] for _, v in rows],
-                    [v["max"] - v["median"] for _, v in rows],
-                ],
-                error_kw={"lw": 1, "capsize": 3},
-            )
-        axis.axvline(1, color="#555", lw=1)
-        axis.set_yticks(range(len(cells)), _plot_names(cells))
-        axis.invert_yaxis()
-        axis.set_xlabel("p99.9 during updates, times that of steady or of the worse control")
-        figure.legend(loc="outside upper left", ncols=2, fontsize=9)
-        save(figure, f"{stem}-ratios")
-
-        figure, axis = pyplot.subplots(figsize=(11, 3.6), layout="constrained")
-        for cell in cells:
-            run = typical_run(result, cell)
-            assert run is not None
-            rss = run["analysis"]["rss"]
-            axis.plot(rss["time_s"], [v / 1e6 for v in rss["bytes"]], label=cell.rpartition("/")[2])
-        axis.set_xlabel("seconds since the run began")
-        axis.set_ylabel("RSS, MB")
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=9)
-        save(figure, f"{stem}-rss")
-    return written

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
+from tf_model_pool.bench.config import SCENARIOS
 from tf_model_pool.bench.errors import ResultError
+from tf_model_pool.bench.result import Cell, Group, Result, median
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Limits:
         faults_slack: on top of that. The heap that a load uses for graphs grows and shrinks by a
             few MB, in some updates and not in others; weights that are faulted in again are more.
         max_faults: the same as a number; None = not checked.
-        mappings: new mappings of the pools per update, once they have settled.
+        mappings: new mappings of the pools per update, once they have settled; one more for each
+            further model that is updated at the same moment.
         calls_factor: mapping system calls per update against the baseline, where counted.
         rss_drift: growth of RSS over the updates of a run, as a share.
         max_ratio: of update p99.9 / steady p99.9; None = times never fail.
@@ -47,68 +48,62 @@ class Finding:
     fails: bool
 
 
-def _median(value: Mapping[str, Any] | None) -> float | None:
-    return None if value is None else float(value["median"])
-
-
-def _ours(result: Mapping[str, Any], cell: str) -> bool:
-    found = result["configurations"][cell.rpartition("/")[2]]
-    return bool(found["wheel"] == "patched") and found["environment"].get("TF_MODEL_POOL") != "off"
-
-
-def _stock_faults(result: Mapping[str, Any], cell: str) -> tuple[str, float] | None:
+def _stock_faults(cell: Cell, group: Group) -> tuple[str, float] | None:
     """Of the configuration with the same allocator and glibc on the stock wheel."""
-    prefix, _, name = cell.rpartition("/")
-    mine = result["configurations"][name]
-    for other, found in result["configurations"].items():
-        key = f"{prefix}/{other}"
-        same = all(found[k] == mine[k] for k in ("malloc", "allocator", "warmup", "server"))
-        if found["wheel"] == "stock" and same and key in result["summary"]["cells"]:
-            summary = result["summary"]["cells"][key]
-            faults = _median(summary["per_update"]["minor_faults"]) if summary["rounds"] else None
-            if faults is not None:
-                return key, faults
+    mine = cell.configuration
+    for other, summary in group.alive:
+        found = other.configuration
+        same = (found.malloc, found.allocator, found.warmup, found.server) == (
+            mine.malloc,
+            mine.allocator,
+            mine.warmup,
+            mine.server,
+        )
+        if not found.patched and same and summary.per_update.minor_faults is not None:
+            return other.key, summary.per_update.minor_faults.median
     return None
 
 
+def _earlier_faults(cell: Cell, baseline: Result) -> tuple[str, float] | None:
+    before = baseline.cells.get(cell.key)
+    faults = median(before.summary.per_update.minor_faults) if before and before.summary else None
+    return None if faults is None else ("the baseline", faults)
+
+
 def _check_cell(
-    result: Mapping[str, Any], baseline: Mapping[str, Any] | None, cell: str, limits: Limits
+    cell: Cell, group: Group, baseline: Result | None, limits: Limits
 ) -> list[Finding]:
-    summary = result["summary"]["cells"][cell]
     out: list[Finding] = []
 
     def add(what: str, text: str, fails: bool) -> None:
-        out.append(Finding(cell, what, text, fails))
+        out.append(Finding(cell.key, what, text, fails))
 
-    if not summary["rounds"]:
+    summary = cell.summary
+    if summary is None:
         add("rounds", "no valid run", True)
         return out
-    ours = _ours(result, cell)
+    ours = cell.configuration.pooled
 
-    answers = summary["answers"]
-    configuration = result["configurations"][cell.rpartition("/")[2]]
-    # Here requests find no version while the new one loads; that is what was asked for.
-    gap = configuration["server"]["aspired_version_policy"] == "resource_preserving"
-    lost = answers["dropped"] + (0 if gap else answers["failed"])
-    add("answers", f"{answers['wrong']} wrong of {answers['requests']}", answers["wrong"] > 0)
-    add("lost", f"{lost} lost (failed {answers['failed']}, dropped {answers['dropped']})", lost > 0)
-    if answers["unchecked"]:
-        add("unchecked", f"{answers['unchecked']} answers have no expected value", False)
-    if summary["errors"]:
-        add("errors", "; ".join(summary["errors"][:3]), True)
+    answers = summary.answers
+    # Requests find no version while the new one loads; that is what was asked for.
+    gap = cell.configuration.server["aspired_version_policy"] == "resource_preserving"
+    lost = answers.dropped + (0 if gap else answers.failed)
+    add("answers", f"{answers.wrong} wrong of {answers.requests}", answers.wrong > 0)
+    add("lost", f"{lost} lost (failed {answers.failed}, dropped {answers.dropped})", lost > 0)
+    if answers.unchecked:
+        add("unchecked", f"{answers.unchecked} answers have no expected value", False)
+    if summary.errors:
+        add("errors", "; ".join(summary.errors[:3]), True)
     if ours:
-        active = bool(summary["pools_active"])
+        active = summary.pools_active
         add("pools", "active" if active else "not active in the driver", not active)
 
-    faults = _median(summary["per_update"]["minor_faults"])
+    faults = median(summary.per_update.minor_faults)
     reference = None
     if baseline is not None:
-        before = baseline["summary"]["cells"].get(cell)
-        if before and before["rounds"]:
-            value = _median(before["per_update"]["minor_faults"])
-            reference = None if value is None else ("the baseline", value)
+        reference = _earlier_faults(cell, baseline)
     elif ours:
-        reference = _stock_faults(result, cell)
+        reference = _stock_faults(cell, group)
     if faults is not None and reference is not None:
         bound = reference[1] * limits.faults_factor + limits.faults_slack
         add(
@@ -122,52 +117,54 @@ def _check_cell(
     if faults is not None and limits.max_faults is not None and ours:
         add("faults", f"{faults:.0f} (limit {limits.max_faults:.0f})", faults > limits.max_faults)
 
-    mappings = _median(summary["per_update"]["pool_mappings_delta"])
+    mappings = median(summary.per_update.pool_mappings_delta)
     # A larger version has to map more, once.
-    if ours and mappings is not None and "/larger/" not in f"/{cell}/":
-        text = f"{mappings:g} new pool mappings per update (limit {limits.mappings:g})"
-        add("mappings", text, mappings > limits.mappings)
+    if ours and mappings is not None and cell.scenario != "larger":
+        # The standby memory is one range: of models updated at once, the first to load has it.
+        bound = limits.mappings + SCENARIOS[cell.scenario].updated - 1
+        text = f"{mappings:g} new pool mappings per update (limit {bound:g})"
+        add("mappings", text, mappings > bound)
 
-    calls, before_calls = result.get("calls", {}).get(cell), None
-    if baseline is not None:
-        before_calls = baseline.get("calls", {}).get(cell)
-    if calls is not None:
-        total = sum(calls.values())
-        if before_calls is None:
+    if cell.calls is not None:
+        total = sum(cell.calls.values())
+        before = baseline.cells.get(cell.key) if baseline is not None else None
+        if before is None or before.calls is None:
             add("calls", f"{total:.0f} mapping calls per update; nothing to compare with", False)
         else:
-            bound = sum(before_calls.values()) * limits.calls_factor + 20
+            bound = sum(before.calls.values()) * limits.calls_factor + 20
             add("calls", f"{total:.0f} mapping calls per update (limit {bound:.0f})", total > bound)
 
-    drift = summary["drift"]
+    drift = summary.drift
     if drift is not None:
-        share = drift["rss_share"]
-        text = f"RSS {share:+.1%} over {drift['updates']} updates (limit {limits.rss_drift:.0%})"
+        share = drift.rss_share
+        text = f"RSS {share:+.1%} over {drift.updates} updates (limit {limits.rss_drift:.0%})"
         # What other allocators do is reported; it is not ours to mend.
         add("drift", text, ours and share > limits.rss_drift)
 
-    ratio = summary["ratios"]["steady"]["p99.9"]
+    ratio = summary.ratios["steady"]["p99.9"]
     if ratio is not None:
-        text = f"update/steady p99.9 = {ratio['median']:.2f} in {ratio['rounds']} rounds"
+        text = f"update/steady p99.9 = {ratio.median:.2f} in {ratio.rounds} rounds"
         if limits.max_ratio is None or not ours:
             add("time", text, False)
-        elif ratio["rounds"] < limits.rounds:
+        elif ratio.rounds < limits.rounds:
             text += f": {limits.rounds} valid rounds are needed to judge (--rounds)"
             add("time", text, True)
         else:
             text += f" (limit {limits.max_ratio:.2f})"
-            add("time", text, ratio["median"] > limits.max_ratio)
+            add("time", text, ratio.median > limits.max_ratio)
     return out
 
 
-def check(
-    result: Mapping[str, Any], baseline: Mapping[str, Any] | None, limits: Limits
-) -> list[Finding]:
-    """Every check of every cell. Raises `ResultError` where there is nothing to check."""
-    cells = result["summary"].get("cells") or {}
-    if not cells:
+def check(result: Result, baseline: Result | None, limits: Limits) -> list[Finding]:
+    """Every check of every cell. Raises `ResultError` if there is nothing to check."""
+    if not result.groups:
         raise ResultError("the result has no cells: no run had ended when it was written")
-    return [finding for cell in cells for finding in _check_cell(result, baseline, cell, limits)]
+    return [
+        finding
+        for group in result.groups
+        for cell in group.cells
+        for finding in _check_cell(cell, group, baseline, limits)
+    ]
 
 
 def text(findings: list[Finding]) -> str:

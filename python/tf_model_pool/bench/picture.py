@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tf_model_pool.bench.errors import ResultError, require
+from tf_model_pool.bench.result import Result
+from tf_model_pool.files import replacing
 
 #: In the order of the configurations.
 _COLOURS = ("#c0392b", "#1f77b4", "#2e8b57", "#8e5bb5")
 
 
-def write(
-    result: Mapping[str, Any], cells: Sequence[str], labels: Sequence[str], path: Path
-) -> None:
+def write(result: Result, cells: Sequence[str], labels: Sequence[str], path: Path) -> None:
     """Draws p50 and the slowest request by time around an update, as SVG.
 
     Args:
@@ -30,13 +29,15 @@ def write(
     require("matplotlib")
     import matplotlib
 
-    known = result["summary"]["cells"]
     found = []
-    for cell in cells:
-        full = [key for key in known if key == cell or key.rpartition("/")[2] == cell]
-        if len(full) != 1 or "around" not in known[full[0]]:
-            raise ResultError(f"cell {cell!r} is not one of {', '.join(known)} with a valid run")
-        found.append(known[full[0]])
+    for name in cells:
+        named = [cell for cell in result.cells.values() if name in (cell.key, cell.name)]
+        summary = named[0].summary if len(named) == 1 else None
+        if summary is None or summary.around is None:
+            raise ResultError(
+                f"cell {name!r} is not one of {', '.join(result.cells)} with a valid run"
+            )
+        found.append(summary.around)
 
     matplotlib.use("svg")
     matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "tf_model_pool"}
@@ -44,10 +45,10 @@ def write(
     from matplotlib.ticker import FuncFormatter
 
     figure, axis = pyplot.subplots(figsize=(8.5, 3.4), layout="constrained")
-    for cell, label, colour in zip(found, labels, _COLOURS, strict=False):
-        around = cell["around"]
-        axis.step(around["time_s"], around["max"], where="mid", color=colour, lw=1.6, label=label)
-        axis.step(around["time_s"], around["p50"], where="mid", color=colour, lw=0.8, alpha=0.6)
+    for around, label, colour in zip(found, labels, _COLOURS, strict=False):
+        slowest, usual = around.lines["max"], around.lines["p50"]
+        axis.step(around.time_s, slowest, where="mid", color=colour, lw=1.6, label=label)
+        axis.step(around.time_s, usual, where="mid", color=colour, lw=0.8, alpha=0.6)
     axis.axvline(0, color="#555", lw=1, ls=":")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms"))
@@ -55,7 +56,6 @@ def write(
     axis.set_title("Slowest request (thick) and median (thin)", loc="left", fontsize=10)
     axis.grid(alpha=0.25)
     axis.legend(loc="upper right", fontsize=9, frameon=False)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+    with replacing(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
-    partial.rename(path)

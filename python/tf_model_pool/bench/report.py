@@ -5,43 +5,57 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_model_pool.bench import pictures
 from tf_model_pool.bench.errors import require
-from tf_model_pool.bench.figures import (
-    around_figure,
-    attribution_figure,
-    pictures,
-    rss_figure,
-    time_figure,
-)
+from tf_model_pool.bench.figures import around_figure, attribution_figure, rss_figure, time_figure
+from tf_model_pool.bench.result import Cell, Group, Result, Summary, median
 from tf_model_pool.bench.tables import (
+    Table,
     attribution_table,
     counts_table,
-    groups,
+    drift_table,
     number,
     overview,
     percentile_table,
     size,
     text,
     verdict,
+    warnings,
 )
+from tf_model_pool.files import write_text
 
 _STYLE = """
-:root { color-scheme: light; } body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px;
-margin: 2rem auto; padding: 0 1rem; color: #1b1f24; background: #fff; } h1 { font-size: 1.7rem;
-margin-bottom: .2rem } h2 { margin-top: 2.6rem; border-bottom: 1px solid #ccc } h3 { margin:
-1.8rem 0 .3rem } .sub, .note { color: #555; font-size: .92rem } .scroll { overflow-x: auto } table
-{ border-collapse: collapse; font-size: .88rem; margin: .6rem 0 } th, td { padding: .3rem .6rem;
-text-align: right; border-bottom: 1px solid #e3e3e3; } td { white-space: nowrap;
-font-variant-numeric: tabular-nums } th { vertical-align: bottom; background: #f5f7f9;
-font-weight: 600 } th:first-child, td:first-child { text-align: left } .verdict { background:
-#eef5fb; padding: .6rem 1rem; border-left: 4px solid #2c7fb8 } .warn { background: #fff6e5;
-border-left: 4px solid #f28e2b; padding: .6rem 1rem } details { margin: .8rem 0 } summary {
-cursor: pointer; font-weight: 600 } td.ours { font-weight: 600 } pre { background: #f5f7f9;
-padding: .8rem; overflow-x: auto } dt { font-weight: 600 } dd { margin: 0 0 .5rem 1.2rem }
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem;
+  color: #1b1f24; background: #fff; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; }
+h2 { margin-top: 2.6rem; border-bottom: 1px solid #ccc; }
+h3 { margin: 1.8rem 0 .3rem; }
+.sub, .note { color: #555; font-size: .92rem; }
+.scroll { overflow-x: auto; }
+.scroll > .plot { min-width: 720px; }
+table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
+td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+th { vertical-align: bottom; background: #f5f7f9; font-weight: 600; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th:first-child { background: #f5f7f9; }
+td.ours { font-weight: 600; }
+.verdict { background: #eef5fb; padding: .6rem 1rem; border-left: 4px solid #2c7fb8; }
+.warn { background: #fff6e5; border-left: 4px solid #f28e2b; padding: .6rem 1rem; }
+details { margin: .8rem 0; }
+summary { cursor: pointer; font-weight: 600; }
+dt { font-weight: 600; }
+dd { margin: 0 0 .5rem 1.2rem; }
+@media (max-width: 600px) {
+  body { font-size: 15px; }
+  th, td { padding: .3rem .4rem; }
+  td:first-child { white-space: normal; max-width: 7.5rem; overflow-wrap: anywhere; }
+}
 """
 
 _HOW_TO_READ = """
@@ -72,7 +86,8 @@ TensorFlow Serving's levers). The table at the end has every setting.</dd>
 """
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], ours: Sequence[str] = ()) -> str:
+def _table(table: Table, ours: Sequence[str] = ()) -> str:
+    header, rows = table
     head = "".join(f"<th>{html.escape(h)}</th>" for h in header)
     body = "".join(
         "<tr>"
@@ -88,45 +103,40 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], ours: Sequence[
     )
 
 
-def _ours(result: Mapping[str, Any]) -> list[str]:
-    return [n for n, c in result["configurations"].items() if c["wheel"] == "patched"]
-
-
 def _figure(figure: Any, name: str) -> str:
-    found: str = figure.to_html(
+    # The toolbar would cover the legend; dragging zooms and a double click goes back without it.
+    plot = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=name,
-        config={"responsive": True, "displaylogo": False},
+        config={"responsive": True, "displayModeBar": False},
     )
-    return found
+    return f'<div class="scroll"><div class="plot">{plot}</div></div>'
 
 
-def _settings_table(result: Mapping[str, Any]) -> str:
+def _settings_table(result: Result) -> str:
     rows = []
-    for name, c in result["configurations"].items():
-        server = {k: v for k, v in c["server"].items() if v not in (0, False, 1)}
+    for c in result.configurations.values():
+        server = {k: v for k, v in c.server.items() if v}
+        environment = {k: v for k, v in c.effective_environment.items() if k[:3] != "LD_"}
         rows.append(
             [
-                name,
-                c["wheel"],
-                c["allocator"],
-                c["malloc_library"] or c["malloc"],
-                "on" if c["warmup"] else "off",
-                ", ".join(f"{k}={v}" for k, v in c["server"].items() if k in server or v == 1)
-                or "-",
-                " ".join(
-                    f"{k}={v}" for k, v in c["effective_environment"].items() if k[:3] != "LD_"
-                ),
+                c.name,
+                c.wheel,
+                c.allocator,
+                c.malloc_library or c.malloc,
+                "on" if c.warmup else "off",
+                ", ".join(f"{k}={v}" for k, v in server.items()) or "-",
+                " ".join(f"{k}={v}" for k, v in environment.items()),
             ]
         )
     header = ["configuration", "wheel", "allocator", "malloc", "warm-up", "server", "environment"]
-    return _table(header, rows)
+    return _table((header, rows))
 
 
-def _machine(result: Mapping[str, Any]) -> str:
-    rows = [[k.replace("_", " "), json.dumps(v)] for k, v in result["machine"].items()]
-    for name, wheel in result["wheels"].items():
+def _machine(result: Result) -> str:
+    rows = [[k.replace("_", " "), json.dumps(v)] for k, v in result.machine.items()]
+    for name, wheel in result.wheels.items():
         record = str(wheel.get("record_sha256", ""))[:16]
         rows.append(
             [
@@ -140,7 +150,7 @@ def _machine(result: Mapping[str, Any]) -> str:
             f"calibration {key}",
             f"{value['rate']:g} requests/s, an update takes {value['update_seconds']:.2f} s",
         ]
-        for key, value in result["calibration"].items()
+        for key, value in result.calibration.items()
     ]
     for key in (
         "rounds",
@@ -152,130 +162,89 @@ def _machine(result: Mapping[str, Any]) -> str:
         "generator_cpus",
         "server_cpus",
     ):
-        rows.append([key.replace("_", " "), json.dumps(result["settings"].get(key))])
-    return _table(["", ""], rows)
+        rows.append([key.replace("_", " "), json.dumps(result.settings.get(key))])
+    return _table((["", ""], rows))
 
 
-def _thresholds(result: Mapping[str, Any], cells: Sequence[str]) -> str:
-    if result["settings"].get("slow_ms") is not None:
-        return f"{number(result['settings']['slow_ms'])} ms (--slow-ms)"
-    found = [result["summary"]["cells"][c]["slow_threshold_ms"]["median"] for c in cells]
+def _thresholds(result: Result, group: Group) -> str:
+    if result.settings.get("slow_ms") is not None:
+        return f"{number(result.settings['slow_ms'])} ms (--slow-ms)"
+    found = [m for _, s in group.alive if (m := median(s.slow_threshold_ms)) is not None]
     span = " to ".join(dict.fromkeys([number(min(found)), number(max(found))]))
     return f"twice the median p99 of the controls, {span} ms"
 
 
-def _group_section(result: Mapping[str, Any], group: str, index: int) -> str:
-    cells = groups(result)[group]
-    model, _, scenario = group.rpartition("/")
-    alive = [c for c in cells if result["summary"]["cells"][c]["rounds"]]
-    ours = _ours(result)
-    out = [f"<h2>Model {html.escape(model)}, scenario {html.escape(scenario)}</h2>"]
-    facts = result["models"].get(group, [])
-    if facts:
-        first = facts[0]
-        rate = result["calibration"].get(group, {}).get("rate")
-        out.append(
-            f'<p class="sub">{len(facts)} model{"s" if len(facts) > 1 else ""} of '
-            f"{size(max(first['bytes']))}, {number(first.get('nodes'))} graph nodes, "
-            f"{number(rate)} requests/s.</p>"
-        )
-    sentences = verdict(result, group)
-    if sentences:
-        out.append(f'<div class="verdict">{"<br>".join(map(html.escape, sentences))}</div>')
-    out.append("<h3>Latency in ms</h3>")
-    out.append(_table(*overview(result, group), ours))
-    if not alive:
-        return "".join([*out, '<p class="warn">No valid run.</p>'])
-    out.append(
-        "<h3>Around an update</h3><p class='note'>All measured updates of all rounds, laid over "
-        "each other. The shaded part is an update (median length).</p>"
+def _facts(group: Group) -> str:
+    first = group.models[0]
+    return (
+        f'<p class="sub">{len(group.models)} model{"s" if len(group.models) > 1 else ""} of '
+        f"{size(max(first['bytes']))}, {number(first.get('nodes'))} graph nodes, "
+        f"{number(group.rate)} requests/s.</p>"
     )
-    out.append(_figure(around_figure(result, group), f"around{index}"))
-    out.append(
+
+
+def _by_phase(cell: Cell, summary: Summary) -> str:
+    return (
+        f"<details><summary>{html.escape(cell.name)}: by phase</summary>"
+        f"{_table(attribution_table(summary))}"
+        '<p class="note">Queued: all request threads were busy with earlier requests. '
+        "Waiting for a CPU: the request's thread was ready and others ran. Slower execution: "
+        "the rest, that is locks, page faults, caches, and TensorFlow's own threads.</p>"
+        "</details>"
+    )
+
+
+def _every_percentile(cell: Cell, summary: Summary) -> str:
+    return (
+        f"<details><summary>{html.escape(cell.name)}</summary>"
+        f"{_table(percentile_table(summary))}</details>"
+    )
+
+
+def _group_section(result: Result, group: Group, index: int) -> str:
+    model, _, scenario = group.key.rpartition("/")
+    ours = [name for name, c in result.configurations.items() if c.patched]
+    sentences = verdict(group)
+    out = [
+        f"<h2>Model {html.escape(model)}, scenario {html.escape(scenario)}</h2>",
+        _facts(group) if group.models else "",
+        f'<div class="verdict">{"<br>".join(map(html.escape, sentences))}</div>'
+        if sentences
+        else "",
+        "<h3>Latency in ms</h3>",
+        _table(overview(group), ours),
+    ]
+    if not group.alive:
+        return "".join([*out, '<p class="warn">No valid run.</p>'])
+    drifting = drift_table(group)
+    out += [
+        "<h3>Around an update</h3><p class='note'>All measured updates of all rounds, laid over "
+        "each other. The shaded part is an update (median length).</p>",
+        _figure(around_figure(group), f"around{index}"),
         "<h3>Percentiles over time</h3><p class='note'>One round of each configuration: the one "
         "whose p99 during updates is the median. Colours in the background are the phases of an "
-        "update; grey are the controls. All panels have the same axes.</p>"
-    )
-    out.append(_figure(time_figure(result, group), f"time{index}"))
-    out.append(
-        f"<h3>Why were requests slow?</h3><p class='note'>Slow are requests that took more than "
-        f"{_thresholds(result, alive)}. The time that each lost against the steady "
-        "median goes to the phase that it overlapped longest.</p>"
-    )
-    out.append(_figure(attribution_figure(result, group), f"why{index}"))
-    for cell in alive:
-        table = _table(*attribution_table(result, cell))
-        out.append(
-            f"<details><summary>{html.escape(cell.rpartition('/')[2])}: by phase</summary>{table}"
-            '<p class="note">Queued: all request threads were busy with earlier requests. '
-            "Waiting for a CPU: the request's thread was ready and others ran. Slower execution: "
-            "the rest, that is locks, page faults, caches, and TensorFlow's own threads.</p>"
-            "</details>"
-        )
-    out.append("<h3>What an update costs, counted</h3>")
-    out.append(_table(*counts_table(result, group), ours))
-    out.append("<h3>Memory</h3>")
-    out.append(_figure(rss_figure(result, group), f"rss{index}"))
-    drifting = [
-        [
-            c.rpartition("/")[2],
-            str(d["updates"]),
-            size(d["rss_first_half"]),
-            size(d["rss_last_half"]),
-            f"{d['rss_share']:+.1%}",
-            number(d["faults_first_half"]),
-            number(d["faults_last_half"]),
-        ]
-        for c in alive
-        if (d := result["summary"]["cells"][c]["drift"])
+        "update; grey are the controls. All panels have the same axes.</p>",
+        _figure(time_figure(group), f"time{index}"),
+        "<h3>Why were requests slow?</h3><p class='note'>Slow are requests that took more than "
+        f"{_thresholds(result, group)}. The time that each lost against the steady "
+        "median goes to the phase that it overlapped longest.</p>",
+        _figure(attribution_figure(group), f"why{index}"),
+        *(_by_phase(*each) for each in group.alive),
+        "<h3>What an update costs, counted</h3>",
+        _table(counts_table(group), ours),
+        "<h3>Memory</h3>",
+        _figure(rss_figure(group), f"rss{index}"),
+        f"<h3>Drift over the updates of a run</h3>{_table(drifting, ours)}" if drifting[1] else "",
+        "<h3>Every percentile</h3>",
+        *(_every_percentile(*each) for each in group.alive),
     ]
-    if drifting:
-        out.append("<h3>Drift over the updates of a run</h3>")
-        header = [
-            "configuration",
-            "updates",
-            "RSS, first half",
-            "RSS, last half",
-            "change",
-            "faults, first half",
-            "faults, last half",
-        ]
-        out.append(_table(header, drifting, ours))
-    out.append("<h3>Every percentile</h3>")
-    for cell in alive:
-        out.append(
-            f"<details><summary>{html.escape(cell.rpartition('/')[2])}</summary>"
-            f"{_table(*percentile_table(result, cell))}</details>"
-        )
     return "\n".join(out)
 
 
-def page(result: Mapping[str, Any]) -> str:
+def page(result: Result) -> str:
     """The report as one HTML file that needs nothing else."""
     library = require("plotly.offline").get_plotlyjs()
-    invalid = [r for r in result["runs"] if not r["valid"]]
-    m = result["machine"]
-    warnings = []
-    if not result["finished"]:
-        warnings.append("The benchmark was interrupted; this is what had finished.")
-    if invalid:
-        warnings.append(
-            f"{len(invalid)} of {len(result['runs'])} runs were not valid and do not count: "
-            + "; ".join(
-                f"{r['cell']} round {r['round'] + 1} ({', '.join(r['reasons'])})" for r in invalid
-            )
-        )
-    wrong = {
-        cell: s["answers"]
-        for cell, s in result["summary"]["cells"].items()
-        if s["rounds"]
-        and (s["answers"]["wrong"] or s["answers"]["failed"] or s["answers"]["dropped"])
-    }
-    warnings += [
-        f"{cell}: {a['wrong']} wrong answers, {a['failed']} failed and {a['dropped']} dropped of "
-        f"{a['requests']} requests."
-        for cell, a in wrong.items()
-    ]
+    m = result.machine
     cpus = len(m.get("usable_cpus") or []) or m.get("cpu_count")
     parts = [
         "<!DOCTYPE html><html lang=en><head><meta charset=utf-8>",
@@ -283,13 +252,13 @@ def page(result: Mapping[str, Any]) -> str:
         f"<title>Model updates under load</title><style>{_STYLE}</style>",
         f"<script>{library}</script></head><body>",
         "<h1>Model updates under load</h1>",
-        f'<p class="sub">{html.escape(str(result["created"])[:16].replace("T", " "))} UTC, '
+        f'<p class="sub">{html.escape(result.created[:16].replace("T", " "))} UTC, '
         f"{html.escape(str(m.get('cpu_model')))}, {cpus} CPUs, "
         f"Linux {html.escape(str(m.get('kernel')))}. "
         "How long requests take while a server replaces a model by its next version.</p>",
-        *(f'<p class="warn">{html.escape(w)}</p>' for w in warnings),
+        *(f'<p class="warn">{html.escape(w)}</p>' for w in warnings(result)),
         f"<details><summary>How to read this page</summary>{_HOW_TO_READ}</details>",
-        *(_group_section(result, group, i) for i, group in enumerate(groups(result))),
+        *(_group_section(result, group, i) for i, group in enumerate(result.groups)),
         "<h2>Settings and machine</h2>",
         _settings_table(result),
         _machine(result),
@@ -299,14 +268,11 @@ def page(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def write(result: Mapping[str, Any], directory: Path, *, png: bool = True) -> list[Path]:
+def write(result: Result, directory: Path, *, png: bool = True) -> list[Path]:
     """report.html, summary.txt and the pictures in `directory`. Returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in (("report.html", page(result)), ("summary.txt", text(result) + "\n")):
-        path = directory / name
-        partial = directory / f".{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        partial.rename(path)
-        written.append(path)
-    return written + (pictures(result, directory) if png else [])
+        write_text(directory / name, content)
+        written.append(directory / name)
+    return written + (pictures.write(result, directory) if png else [])

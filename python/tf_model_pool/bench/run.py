@@ -39,11 +39,12 @@ from tf_model_pool.bench.config import (
     find_malloc,
     make_timeline,
 )
-from tf_model_pool.bench.errors import BenchError, DriverError, ResultError, require
+from tf_model_pool.bench.errors import BenchError, DriverError, require
 from tf_model_pool.bench.models import Model, RequestOptions, Shape, UserModel
+from tf_model_pool.bench.result import RESULT_SCHEMA
 from tf_model_pool.bench.wheels import Wheel
+from tf_model_pool.files import write_text
 
-RESULT_SCHEMA = "tf_model_pool.bench/1"
 PYTHON_SERVER = Path(__file__).with_name("python_server") / "__main__.py"
 #: Where a calibration run begins, requests per second.
 _PROBE_RATE = 20.0
@@ -352,9 +353,7 @@ class Orchestrator:
         """Writes the result file; a reader never sees half of one."""
         file = self._output / "result.json"
         self._output.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".json.partial")
-        partial.write_text(json.dumps(self.result, default=str), encoding="utf-8")
-        partial.rename(file)
+        write_text(file, json.dumps(self.result, default=str))
         return file
 
     def run(self) -> bool:
@@ -748,24 +747,3 @@ def summarise(result: dict[str, Any]) -> dict[str, Any]:
         others = [name for name in here if not is_ours(name)]
         compared[prefix] = analysis.compare(here, ours, others)
     return {"cells": cells, "compared": compared}
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """A result file of the orchestrator (or the directory it lies in). Raises `ResultError`."""
-    file = path / "result.json" if path.is_dir() else path
-    value = records.read_json(file, "result")
-    records.check_schema(value, RESULT_SCHEMA, file)
-    for field, kind in (
-        ("machine", dict),
-        ("wheels", dict),
-        ("settings", dict),
-        ("configurations", dict),
-        ("runs", list),
-        ("summary", dict),
-    ):
-        if not isinstance(value.get(field), kind):
-            raise ResultError(
-                f"{file}: field {field!r} is missing or not {kind.__name__}"
-                + ("; no run had ended when it was written" if field == "summary" else "")
-            )
-    return value

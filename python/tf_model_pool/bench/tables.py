@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tf_model_pool.bench.analysis import PERCENTILES, supported
+from tf_model_pool.bench.result import Group, Result, Spread, Summary, median
+from tf_model_pool.columns import columns
+
+#: Header and rows.
+Table = tuple[list[str], list[list[str]]]
+
+#: Of all CPU time; above it, a page says that the machine was busy (4 % makes a run invalid).
+BUSY_SHARE = 0.01
 
 WINDOW_NAMES = {
     "steady": "steady",
@@ -46,13 +53,13 @@ def _magnitude(value: float) -> int:
     return power
 
 
-def with_spread(value: Mapping[str, Any] | None) -> str:
+def with_spread(value: Spread | None) -> str:
     """Median and, over several rounds, the range."""
     if value is None:
         return "-"
-    if value["rounds"] == 1 or value["min"] == value["max"]:
-        return number(value["median"])
-    return f"{number(value['median'])} [{number(value['min'])} - {number(value['max'])}]"
+    if value.rounds == 1 or value.lowest == value.highest:
+        return number(value.median)
+    return f"{number(value.median)} [{number(value.lowest)} - {number(value.highest)}]"
 
 
 def size(value: float | None) -> str:
@@ -62,29 +69,7 @@ def size(value: float | None) -> str:
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
-def _median(value: Mapping[str, Any] | None) -> float | None:
-    return None if value is None else float(value["median"])
-
-
 # ---- what is shown ------------------------------------------------------------------------------
-
-
-def groups(result: Mapping[str, Any]) -> dict[str, list[str]]:
-    """`model/scenario` -> its cells, in the order of the run."""
-    found: dict[str, list[str]] = {}
-    for key in result["summary"]["cells"]:
-        found.setdefault(key.rpartition("/")[0], []).append(key)
-    return found
-
-
-def typical_run(result: Mapping[str, Any], cell: str) -> Mapping[str, Any] | None:
-    """The valid run whose update p99 is the median of its rounds; None without one."""
-    runs = [r for r in result["runs"] if r["cell"] == cell and r["valid"]]
-    if not runs:
-        return None
-    runs.sort(key=lambda r: float(r["analysis"]["windows"]["update"]["p99"] or 0))
-    found: Mapping[str, Any] = runs[(len(runs) - 1) // 2]
-    return found
 
 
 def shown_lines(counts: Sequence[int]) -> list[str]:
@@ -93,80 +78,74 @@ def shown_lines(counts: Sequence[int]) -> list[str]:
     return [name for name in PERCENTILES if supported(name, usual)]
 
 
-def overview(result: Mapping[str, Any], group: str) -> tuple[list[str], list[list[str]]]:
-    """The main table: header and rows."""
+def overview(group: Group) -> Table:
+    """The main table."""
     header = [
         "configuration",
-        "rounds",
-        "update takes, s",
-        "steady p50",
-        "steady p99.9",
-        "update p50",
-        "update p99",
         "update p99.9",
-        "update max",
-        "update/steady p99.9",
+        "steady p99.9",
         "update/control p99.9",
+        "update/steady p99.9",
+        "update p99",
+        "update p50",
+        "update max",
+        "steady p50",
+        "update takes, s",
         "minor faults per update",
         "peak RSS",
+        "rounds",
     ]
     rows = []
-    for cell in groups(result)[group]:
-        s = result["summary"]["cells"][cell]
-        name = cell.rpartition("/")[2]
-        if not s["rounds"]:
-            rows.append([name, "0", *["-"] * (len(header) - 2)])
+    for cell in group.cells:
+        s = cell.summary
+        if s is None:
+            rows.append([cell.name, *["-"] * (len(header) - 2), "0"])
             continue
-        w = s["windows"]
+        update, steady = s.windows["update"].percentiles, s.windows["steady"].percentiles
         rows.append(
             [
-                name,
-                str(s["rounds"]),
-                number(_median(s["per_update"]["seconds"])),
-                number(_median(w["steady"]["p50"])),
-                _value(s, "steady", "p99.9"),
-                number(_median(w["update"]["p50"])),
-                _value(s, "update", "p99"),
+                cell.name,
                 _value(s, "update", "p99.9"),
-                number(_median(w["update"]["max"])),
-                with_spread(s["ratios"]["steady"]["p99.9"]),
-                with_spread(s["ratios"]["control"]["p99.9"]),
-                number(_median(s["per_update"]["minor_faults"])),
-                size(_median(s["rss_peak"])),
+                _value(s, "steady", "p99.9"),
+                with_spread(s.ratios["control"]["p99.9"]),
+                with_spread(s.ratios["steady"]["p99.9"]),
+                _value(s, "update", "p99"),
+                number(median(update["p50"])),
+                number(median(update["max"])),
+                number(median(steady["p50"])),
+                number(median(s.per_update.seconds)),
+                number(median(s.per_update.minor_faults)),
+                size(median(s.rss_peak)),
+                str(s.rounds),
             ]
         )
     return header, rows
 
 
-def _value(summary: Mapping[str, Any], window: str, name: str) -> str:
-    """A percentile; marked where a round's window had too few requests for it."""
-    found = summary["windows"][window]
-    mark = "" if supported(name, found["count"] // max(summary["rounds"], 1)) else "*"
-    return number(_median(found[name])) + mark
+def _value(summary: Summary, window: str, name: str) -> str:
+    """A percentile; marked if a round's window had too few requests for it."""
+    found = summary.windows[window]
+    mark = "" if supported(name, found.count // max(summary.rounds, 1)) else "*"
+    return number(median(found.percentiles[name])) + mark
 
 
-def percentile_table(result: Mapping[str, Any], cell: str) -> tuple[list[str], list[list[str]]]:
+def percentile_table(summary: Summary) -> Table:
     """Every window and percentile of one cell, with spread over rounds."""
-    s = result["summary"]["cells"][cell]
-    header = ["", "requests", *PERCENTILES]
     rows = []
-    for name, found in s["windows"].items():
+    for name, found in summary.windows.items():
         if name == "control":
             continue
         label = WINDOW_NAMES.get(name, name.replace("_", " "))
-        rows.append(
-            [f"{label}, ms", number(found["count"]), *(with_spread(found[p]) for p in PERCENTILES)]
-        )
-    for kind in ("steady", "control"):
-        rows.append(
-            [f"update / {kind}", "", *(with_spread(s["ratios"][kind][p]) for p in PERCENTILES)]
-        )
-    return header, rows
+        values = (with_spread(found.percentiles[p]) for p in PERCENTILES)
+        rows.append([f"{label}, ms", number(found.count), *values])
+    for kind, ratios in summary.ratios.items():
+        rows.append([f"update / {kind}", "", *(with_spread(ratios[p]) for p in PERCENTILES)])
+    return ["", "requests", *PERCENTILES], rows
 
 
-def counts_table(result: Mapping[str, Any], group: str) -> tuple[list[str], list[list[str]]]:
+def counts_table(group: Group) -> Table:
     """What an update costs in things that can be counted."""
-    calls = result.get("calls") or {}
+    counted = any(cell.calls is not None for cell in group.cells)
     header = [
         "configuration",
         "updates",
@@ -178,36 +157,59 @@ def counts_table(result: Mapping[str, Any], group: str) -> tuple[list[str], list
         "bytes in pool",
         "RSS peak",
         "RSS after",
-        *(["mapping calls"] if calls else []),
+        *(["mapping calls"] if counted else []),
     ]
     rows = []
-    for cell in groups(result)[group]:
-        s = result["summary"]["cells"][cell]
-        if not s["rounds"]:
-            continue
-        u, first = s["per_update"], s["first_update"] or {}
+    for cell, s in group.alive:
+        u, first = s.per_update, s.first_update
         row = [
-            cell.rpartition("/")[2],
-            str(s["updates"]),
-            with_spread(u["seconds"]),
-            with_spread(u["minor_faults"]),
-            with_spread(u["major_faults"]),
-            with_spread(first.get("minor_faults")),
-            with_spread(u["pool_mappings_delta"]),
-            size(_median(u["pool_bytes"])),
-            size(_median(u["rss_peak"])),
-            size(_median(u["rss_after"])),
+            cell.name,
+            str(s.updates),
+            with_spread(u.seconds),
+            with_spread(u.minor_faults),
+            with_spread(u.major_faults),
+            with_spread(first.minor_faults if first else None),
+            with_spread(u.pool_mappings_delta),
+            size(median(u.pool_bytes)),
+            size(median(u.rss_peak)),
+            size(median(u.rss_after)),
         ]
-        if calls:
-            found = calls.get(cell, {})
-            row.append(", ".join(f"{k} {v:.0f}" for k, v in found.items() if v) or "-")
+        if counted:
+            calls = cell.calls or {}
+            row.append(", ".join(f"{k} {v:.0f}" for k, v in calls.items() if v) or "-")
         rows.append(row)
     return header, rows
 
 
-def attribution_table(result: Mapping[str, Any], cell: str) -> tuple[list[str], list[list[str]]]:
+def drift_table(group: Group) -> Table:
+    """How memory and faults move over the updates of a run, for the cells that have enough."""
+    header = [
+        "configuration",
+        "updates",
+        "RSS, first half",
+        "RSS, last half",
+        "change",
+        "faults, first half",
+        "faults, last half",
+    ]
+    rows = [
+        [
+            cell.name,
+            str(d.updates),
+            size(d.rss_first_half),
+            size(d.rss_last_half),
+            f"{d.rss_share:+.1%}",
+            number(d.faults_first_half),
+            number(d.faults_last_half),
+        ]
+        for cell, s in group.alive
+        if (d := s.drift)
+    ]
+    return header, rows
+
+
+def attribution_table(summary: Summary) -> Table:
     """Slow requests during updates by phase."""
-    slow = result["summary"]["cells"][cell]["slow"]["update"]
     header = [
         "phase",
         "slow requests",
@@ -220,10 +222,10 @@ def attribution_table(result: Mapping[str, Any], cell: str) -> tuple[list[str], 
         "major faults",
     ]
     rows = []
-    total = slow["excess_ms"]
-    parts = [(PHASE_NAMES.get(k, k), v) for k, v in slow["by_phase"].items() if v["requests"]]
-    for name, part in [*parts, ("all", slow)]:
-        lost = part["excess_ms"]
+    total = summary.lost.excess_ms
+    parts = [(PHASE_NAMES.get(k, k), v) for k, v in summary.lost_by_phase.items() if v.requests]
+    for name, part in [*parts, ("all", summary.lost)]:
+        lost = part.excess_ms
 
         def share(value: float, of: float = lost) -> str:
             return f"{value / of:.0%}" if of else "-"
@@ -231,45 +233,47 @@ def attribution_table(result: Mapping[str, Any], cell: str) -> tuple[list[str], 
         rows.append(
             [
                 name,
-                number(part["requests"]),
+                number(part.requests),
                 number(lost),
                 share(lost, total),
-                share(part["queued_ms"]),
-                share(part["runqueue_ms"]),
-                share(part["other_ms"]),
-                number(part["minor_faults"]),
-                number(part["major_faults"]),
+                share(part.queued_ms),
+                share(part.runqueue_ms),
+                share(part.other_ms),
+                number(part.minor_faults),
+                number(part.major_faults),
             ]
         )
     return header, rows
 
 
-def verdict(result: Mapping[str, Any], group: str) -> list[str]:
-    """Plain sentences: who was how slow, and what is ours against the best other."""
+def times(factor: float) -> str:
+    """A ratio in words: "5.40 times shorter", "1.30 times longer", "as long"."""
+    if 0.95 < factor < 1.05:
+        return "as long"
+    return f"{number(1 / factor)} times shorter" if factor < 1 else f"{number(factor)} times longer"
+
+
+def verdict(group: Group) -> list[str]:
+    """Plain sentences: who was how slow, and ours against the best other."""
     out = []
-    compared = result["summary"]["compared"].get(group, {})
-    for p in ("p99", "p99.9"):
-        row = compared.get(p, {})
+    for p in ("p99.9", "p99"):
+        row = group.compared.get(p, {})
         if "update_ms" not in row:
             continue
         ms, ratio = row["update_ms"], row.get("update/control")
         sentence = (
-            f"During updates {p} was {number(ms['ours_value'])} ms with pools ({ms['ours']}) and "
-            f"{number(ms['best_other_value'])} ms with the best of the others "
-            f"({ms['best_other']}): {number(ms['ours/best_other'])} times as long."
+            f"During updates {p} was {number(ms.ours_value)} ms with pools ({ms.ours}) and "
+            f"{number(ms.other_value)} ms with the best of the others ({ms.other})"
         )
+        if ms.other_value:
+            sentence += f": {times(ms.ours_value / ms.other_value)}"
         if ratio:
             sentence += (
-                f" Against the controls of the same run it was {number(ratio['ours_value'])} times "
-                f"({ratio['ours']}) and {number(ratio['best_other_value'])} times "
-                f"({ratio['best_other']})."
+                f". Against the controls of the same run it was {number(ratio.ours_value)} times "
+                f"({ratio.ours}) and {number(ratio.other_value)} times ({ratio.other})"
             )
-        out.append(sentence)
-    few = [
-        cell.rpartition("/")[2]
-        for cell in groups(result)[group]
-        if 0 < result["summary"]["cells"][cell]["rounds"] < 3
-    ]
+        out.append(sentence + ".")
+    few = [cell.name for cell, s in group.alive if s.rounds < 3]
     if few:
         out.append(
             f"Fewer than three valid rounds for {', '.join(few)}: differences of this size may be "
@@ -281,38 +285,48 @@ def verdict(result: Mapping[str, Any], group: str) -> list[str]:
 # ---- text ---------------------------------------------------------------------------------------
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned for a terminal."""
-    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        first = str(row[0]).ljust(widths[0])
-        return "  ".join(
-            [first, *(str(v).rjust(w) for v, w in zip(row[1:], widths[1:], strict=True))]
+def warnings(result: Result) -> list[str]:
+    """What a reader of any number should know first."""
+    out = []
+    if not result.finished:
+        out.append("The benchmark was interrupted: this is what had finished.")
+    if result.refused:
+        reasons = "; ".join(
+            f"{run.cell} round {run.round + 1} ({', '.join(run.reasons)})" for run in result.refused
         )
+        out.append(
+            f"{len(result.refused)} of {result.run_count} runs were not valid and do not count: "
+            f"{reasons}."
+        )
+    busy = max((r.foreign_share for c in result.cells.values() for r in c.runs), default=0.0)
+    if busy > BUSY_SHARE:
+        out.append(
+            f"The machine was busy: other processes used up to {busy:.1%} of its CPU time in runs "
+            "that count."
+        )
+    for cell in result.cells.values():
+        a = cell.summary.answers if cell.summary else None
+        if a and (a.wrong or a.failed or a.dropped):
+            out.append(
+                f"{cell.key}: {a.wrong} wrong answers, {a.failed} failed and {a.dropped} dropped "
+                f"of {a.requests} requests."
+            )
+    return out
 
-    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 
-
-def text(result: Mapping[str, Any]) -> str:
+def text(result: Result) -> str:
     """The summary for a terminal."""
     out = []
-    for group in groups(result):
-        header, rows = overview(result, group)
+    for group in result.groups:
+        header, rows = overview(group)
         short = [
             h.replace("update/", "u/").replace("minor faults per update", "faults") for h in header
         ]
-        out += [f"== {group}: latency in ms, medians over rounds ==", text_table(short, rows)]
-        out += verdict(result, group)
+        out += [f"== {group.key}: latency in ms, medians over rounds ==", *columns([short, *rows])]
+        out += verdict(group)
         out.append("")
-    if any("*" in value for g in groups(result) for row in overview(result, g)[1] for value in row):
+    if any("*" in value for g in result.groups for row in overview(g)[1] for value in row):
         out.append(
             "* too few requests in a round's window for this percentile: it is near the maximum"
         )
-    invalid = [r for r in result["runs"] if not r["valid"]]
-    if invalid:
-        out.append(f"{len(invalid)} of {len(result['runs'])} runs were not valid and do not count:")
-        out += [f"  {r['cell']} round {r['round'] + 1}: {'; '.join(r['reasons'])}" for r in invalid]
-    if not result["finished"]:
-        out.append("The benchmark was interrupted: this is what had finished.")
-    return "\n".join(out)
+    return "\n".join([*out, *warnings(result)])

@@ -23,6 +23,8 @@ from tf_model_pool.bench.config import Configuration, Timeline, driver_config
 from tf_model_pool.bench.models import Model, RequestOptions, Shape, UserModel
 from tf_model_pool.bench.run import Progress, driver_command, run_driver
 from tf_model_pool.bench.wheels import Wheel
+from tf_model_pool.columns import columns
+from tf_model_pool.files import write_text
 
 THROUGHPUT_SCHEMA = "tf_model_pool.bench.throughput/1"
 #: Requests of the native driver, all due within a second: more than it answers in that time.
@@ -110,9 +112,7 @@ def measure(
                 )
                 for field, value in found.items():
                     rows[index][field].append(value)
-                partial = output / "throughput.json.partial"
-                partial.write_text(json.dumps(result), encoding="utf-8")
-                partial.rename(output / "throughput.json")
+                write_text(output / "throughput.json", json.dumps(result))
     finally:
         progress.close()
     return result
@@ -161,12 +161,10 @@ def _once(
 
 def text(result: dict[str, Any]) -> str:
     """A table: medians over rounds, and their range."""
-    lines = [f"{'configuration':22} {'batch':>5} {'threads':>7} {'requests/s':>24} {'call, us':>9}"]
+    rows = [["configuration", "batch", "threads", "requests/s", "call, us"]]
     for row in result["rows"]:
         rates: Sequence[float] = row["requests_per_s"]
-        spread = f"{statistics.median(rates):,.0f} [{min(rates):,.0f}-{max(rates):,.0f}]"
-        lines.append(
-            f"{row['configuration']:22} {row['batch']:5} {row['threads']:7} {spread:>24} "
-            f"{statistics.median(row['call_us']):9.1f}"
-        )
-    return "\n".join(lines)
+        spread = f"{statistics.median(rates):,.0f} [{min(rates):,.0f} - {max(rates):,.0f}]"
+        call = f"{statistics.median(row['call_us']):.1f}"
+        rows.append([row["configuration"], str(row["batch"]), str(row["threads"]), spread, call])
+    return "\n".join(columns(rows))

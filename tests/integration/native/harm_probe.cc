@@ -27,7 +27,7 @@
 //   harm_probe updates REQUESTS DIR
 //     serves DIR at 100 requests a second, about a third of a CPU: REQUESTS
 //     alone, and as many while it is loaded again and again; prints the
-//     throttled periods of the control group and the latencies (p50, p99,
+//     throttled periods of the control group and the latencies (p50, p99, p99.9,
 //     largest) of each half.
 //   harm_probe calls N DIR
 //     runs DIR's default signature N times and its callable as often, on one
@@ -587,14 +587,17 @@ int Updates(size_t requests, const std::string& directory) {
   const int64_t after = ThrottledPeriods();
   std::printf(
       "{\"event\":\"updates\",\"updates\":%d,\"steady\":%lld,"
-      "\"updating\":%lld,\"steady_ms\":[%.1f,%.1f,%.1f],"
-      "\"updating_ms\":[%.1f,%.1f,%.1f]}\n",
+      "\"updating\":%lld,\"steady_ms\":[%.1f,%.1f,%.1f,%.1f],"
+      "\"updating_ms\":[%.1f,%.1f,%.1f,%.1f]}\n",
       updates, static_cast<long long>(middle - begin),
       static_cast<long long>(after - middle),
       server.Percentile(kSettle, first, 0.5),
       server.Percentile(kSettle, first, 0.99),
+      server.Percentile(kSettle, first, 0.999),
       server.Percentile(kSettle, first, 1), server.Percentile(first, last, 0.5),
-      server.Percentile(first, last, 0.99), server.Percentile(first, last, 1));
+      server.Percentile(first, last, 0.99),
+      server.Percentile(first, last, 0.999),
+      server.Percentile(first, last, 1));
   return 0;
 }
 
