@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tf_model_pool
+from tf_model_pool.demo import latencies, update
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -145,6 +146,18 @@ def test_the_quickstart_has_every_variable_of_the_build() -> None:
     assert "PACKAGE" in names
     assert [name for name in names if not re.search(rf"\b{name}\b", quickstart)] == []
     assert "PACKAGE=tensorflow ./build.sh" in quickstart
+
+
+def test_the_quickstart_shows_the_demonstration_as_it_prints() -> None:
+    quickstart = (ROOT / "docs/quickstart.md").read_text()
+    _, _, after = quickstart.partition("    Serving through updates")
+    head, *rows = [line.strip() for line in after.splitlines()[2:5]]
+    printed = latencies.table([1.0], [1.0]).splitlines()
+    assert head == printed[0].strip()
+    for shown, row in zip(rows, printed[1:], strict=True):
+        assert re.sub(r"[\d,.]+", "N", shown).split() == re.sub(r"[\d,.]+", "N", row).split()
+    described = f"{update.UPDATES} updates, {update.RATE:g} requests/s of {update.CANDIDATES}"
+    assert described in quickstart
 
 
 def test_the_checkers_see_what_is_wrong() -> None:
