@@ -155,7 +155,7 @@ def test_a_keras_model_is_freed() -> None:
     model = tf.keras.Sequential([tf.keras.layers.Dense(3)])
     model.build((None, 5))
     assert tf_model_pool.release(model) >= (5 * 3 + 3) * 4
-    assert all(variable.value.numpy().size == 0 for variable in model.weights)
+    assert all(variable.numpy().size == 0 for variable in model.weights)
 
 
 def test_a_model_of_a_graph_is_refused() -> None:
