@@ -22,12 +22,14 @@ usage: ./build.sh [STAGE]
                        their memory lies, then serve through updates and print the latencies
   wheel                make the wheel and print its path
   test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
-                       pytest, which gets ARGUMENTS
+                       pytest, which gets ARGUMENTS; if they name tests, such as tests/unit, only
+                       what those need is made, and no C++ test runs
   library              also make the distribution for an untouched TensorFlow, for
                        python -m tf_model_pool run, and print its path
-  pool-tests           the C++ tests alone
+  pool-tests [FILTER]  the C++ tests alone; those that GoogleTest's FILTER names, e.g. 'ModelPool*'
   patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
-                       generate, sources; patches -h
+                       write, sources; patches -h
+  build [OPTIONS]      make a wheel of another release, Python or file; build -h
   env                  make the wheel and the environment with it; print its interpreter
   serving --serving DIR [--revert | --check]
                        make a TensorFlow Serving checkout build with model pools, or undo that
@@ -65,6 +67,8 @@ need_python() {
 }
 
 need_compiler() {
+  [[ -z ${CXX:-} ]] || command -v "$CXX" >/dev/null \
+    || fail "CXX=$CXX is not a program; install it, or unset CXX"
   command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
     || fail "no C++ compiler found; install one: apt-get install g++"
 }
@@ -81,7 +85,7 @@ digest() {
 }
 
 requirements() {
-  PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements "$@"
+  PYTHONPATH=python "$PYTHON" -m tf_model_pool_build.requirements "$@"
 }
 
 # The marker is written last: without it an environment counts as half made. It holds a digest of
@@ -112,11 +116,24 @@ make_build_venv() {
   echo "$key" >"$BUILD_VENV/complete"
 }
 
+# The tooling, in the environment of its requirements.
+tooling() {
+  PYTHONPATH=$PWD/python "$BUILD_VENV/bin/python" -m tf_model_pool_build "$@"
+}
+
+# The same for the user: paths among ARGUMENTS are relative to where the caller is.
+tooling_for_caller() {
+  local root=$PWD
+  make_build_venv
+  cd "$CALLED_FROM"
+  PYTHONPATH=$root/python exec "$root/$BUILD_VENV/bin/python" -m tf_model_pool_build "$@"
+}
+
 # Sets WHEEL.
 make_wheel() {
   need_compiler
   make_build_venv
-  WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+  WHEEL=$(tooling build --reuse \
     --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
 }
 
@@ -124,7 +141,7 @@ make_wheel() {
 make_library() {
   need_compiler
   make_build_venv
-  LIBRARY_WHEEL=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool build --reuse \
+  LIBRARY_WHEEL=$(tooling build --reuse \
     --library-only --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
 }
 
@@ -201,8 +218,9 @@ demo() {
   (cd "$STATE" && env -u PYTHONPATH env/bin/python -m tf_model_pool demo)
 }
 
+# pool_tests [FILTER], as --gtest_filter takes it.
 pool_tests() {
-  local name sanitize run build
+  local name sanitize run build program listed filter=${1:-*}
   need_compiler
   need_googletest
   make_build_venv
@@ -220,17 +238,44 @@ pool_tests() {
       -DCMAKE_MAKE_PROGRAM="$PWD/$BUILD_VENV/bin/ninja" -DSANITIZE="$sanitize" >"$build.log" 2>&1 \
       || { cat "$build.log" >&2; fail "cmake failed"; }
     "$BUILD_VENV/bin/ninja" -C "$build" pool_tests bench_tests
-    "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
+    listed=$(for program in pool_tests bench_tests; do
+      "${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter"
+    done)
+    [[ $listed == *"  "* ]] || fail "no C++ test matches '$filter'"
+    GTEST_FILTER=$filter "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
   done
 }
 
+# named_tests ARGUMENT...: the folders below tests/ that pytest's arguments name, one per line.
+named_tests() {
+  local argument
+  for argument in "$@"; do
+    if [[ $argument =~ ^(\./)?tests/([a-z]+) ]]; then echo "${BASH_REMATCH[2]}"; fi
+  done
+}
+
+# Tests of what needs no TensorFlow: on the checkout's package, in the environment of the tooling.
+run_tests_of_the_checkout() {
+  make_build_venv
+  add_extras "$BUILD_VENV" test examples
+  PYTHONPATH=python "$BUILD_VENV/bin/python" -m pytest "$@"
+}
+
 run_tests() {
-  need_googletest
+  local named
+  named=$(named_tests "$@")
+  if [[ -n $named ]] && ! grep -qvxE 'docs|releases|series|unit' <<<"$named"; then
+    run_tests_of_the_checkout "$@"
+    return
+  fi
+  [[ -n $named ]] || need_googletest
   make_patched_env
   add_extras "$ENV" build test bench examples
-  make_stock_env
-  make_preload_site
-  pool_tests
+  if [[ -z $named ]] || grep -qvxE 'checkouts|docs|releases|series|unit|wheel' <<<"$named"; then
+    make_stock_env
+    make_preload_site
+  fi
+  if [[ -z $named ]]; then pool_tests; fi
   # The tests import the package of the wheel, never the checkout's.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$STOCK/bin/python" \
     TF_MODEL_POOL_PRELOAD_SITE="$PWD/$PRELOAD" "$ENV/bin/python" -m pytest "$@"
@@ -238,16 +283,16 @@ run_tests() {
 
 # The routes for people's own builds need the standard library alone; their -h says more. Paths
 # are relative to where the caller is.
-own_build() {
+checkouts() {
   need_interpreter
   local root=$PWD
   cd "$CALLED_FROM"
-  PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool "$@"
+  PYTHONPATH=$root/python exec "$PYTHON" -m tf_model_pool_build "$@"
 }
 
 main() {
   case ${1:-} in
-    serving | source) own_build "$@" ;;
+    serving | source) checkouts "$@" ;;
     -h | --help) usage; return ;;
     clean) rm -rf "$STATE" dist; return ;;
   esac
@@ -262,14 +307,8 @@ main() {
     wheel) make_wheel; echo "$WHEEL" ;;
     env) make_patched_env; echo "$PWD/$ENV/bin/python" ;;
     library) make_library; echo "$LIBRARY_WHEEL" ;;
-    pool-tests) pool_tests ;;
-    patches)
-      shift
-      make_build_venv
-      # Its arguments are paths as the caller sees them.
-      (ROOT=$PWD && cd "$CALLED_FROM" \
-        && PYTHONPATH=$ROOT/python "$ROOT/$BUILD_VENV/bin/python" -W ignore -m tf_model_pool patches "$@")
-      ;;
+    pool-tests) shift; pool_tests "$@" ;;
+    build | patches) tooling_for_caller "$@" ;;
     test) shift; run_tests "$@" ;;
     *) usage >&2; fail "unknown stage: $1" ;;
   esac

@@ -12,7 +12,7 @@ fi
 
 PYTHON=${PYTHON:-python3}
 VENV=.build/lint
-pins=$(PYTHONPATH=python "$PYTHON" -m tf_model_pool.wheel.requirements build lint)
+pins=$(PYTHONPATH=python "$PYTHON" -m tf_model_pool_build.requirements build lint)
 key=$({ "$PYTHON" -VV; echo "$pins"; } | sha256sum)
 if [[ ! -f $VENV/complete || $(<"$VENV/complete") != "$key" ]]; then
   rm -rf "$VENV"
@@ -32,7 +32,7 @@ if [[ ${1:-} == --fix ]]; then
 fi
 "$VENV/bin/ruff" check "${python[@]}"
 "$VENV/bin/ruff" format --check "${python[@]}"
-"$VENV/bin/mypy" python/tf_model_pool docs/examples
+"$VENV/bin/mypy" python/tf_model_pool python/tf_model_pool_build docs/examples
 "$VENV/bin/clang-format" --dry-run --Werror "${cxx[@]}"
 "$VENV/bin/shellcheck" "${shell[@]}"
 "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml

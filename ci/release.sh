@@ -103,7 +103,7 @@ need_python() {
 }
 
 requirements() {
-  PYTHONPATH=python "$TOOLS_PYTHON" -m tf_model_pool.wheel.requirements "$@"
+  PYTHONPATH=python "$TOOLS_PYTHON" -m tf_model_pool_build.requirements "$@"
 }
 
 # make_env DIRECTORY INTERPRETER KEY REQUIREMENT...: an environment, made anew where the key differs.
@@ -142,8 +142,8 @@ need_release() {
 import platform
 import sys
 
-from tf_model_pool.errors import UnsupportedWheelError
-from tf_model_pool.wheel import releases
+from tf_model_pool_build.errors import UnsupportedWheelError
+from tf_model_pool_build.releases import releases
 
 version, package, tag = sys.argv[1:]
 try:
@@ -158,7 +158,7 @@ CODE
 build() {
   if [[ -n $WHEEL ]]; then return; fi
   say "build the wheel of $PACKAGE $VERSION for $TAG"
-  WHEEL=$(tool tf_model_pool build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
+  WHEEL=$(tool tf_model_pool_build build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
     --python-tag "$TAG" --python "$PYTHON" --output dist)
 }
 
@@ -207,6 +207,7 @@ main() {
   parse "$@"
   need_python "$TOOLS_PYTHON" TOOLS_PYTHON
   need_python "$PYTHON" --python
+  [[ -z ${CXX:-} ]] || command -v "$CXX" >/dev/null || fail "CXX=$CXX is not a program; install it, or unset CXX"
   command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
     || fail "no C++ compiler found; install one: apt-get install g++"
   TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
@@ -227,7 +228,7 @@ main() {
     if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi
     if [[ -n $RUN_BENCH ]]; then run_bench || status=1; fi
   fi
-  tool tf_model_pool.wheel.matrix summarise --wheel "$WHEEL" --results "$OUTPUT" \
+  tool tf_model_pool_build.releases.matrix summarise --wheel "$WHEEL" --results "$OUTPUT" \
     --selection "$SELECTION" \
     --base ".build/cache/$(build_info base_wheel)"
   exit "$status"

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+# Behind the environment's packages: of the checkout only what no wheel has, tf_model_pool_build.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "python"))
 
 
 @pytest.fixture(scope="session")

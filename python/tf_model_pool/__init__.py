@@ -6,7 +6,7 @@ needs them does. Where the patched TensorFlow is missing, importing emits one
 `InactiveWarning` that says what is missing and how to get it (another TensorFlow that was
 installed over the patched one is such a case), `is_active()` is False, and the
 other functions raise `NotActiveError` with the same text. The command line
-(`python -m tf_model_pool`, which builds the wheel, among others) does not warn.
+(`python -m tf_model_pool`) does not warn.
 """
 
 import sys

@@ -48,8 +48,8 @@ HOW_TO_GET = (
 
 
 HOW_TO_GET_LIBRARY = (
-    "Build it with `python -m tf_model_pool build --library-only` for that very TensorFlow, and "
-    "install it: `pip install dist/tf_model_pool-*.whl`."
+    "Build it with `./build.sh library` in a checkout of this project, for that very TensorFlow, "
+    "and install it: `pip install dist/tf_model_pool-*.whl`."
 )
 HOW_TO_RUN = "Start the program with `python -m tf_model_pool run -- CMD`."
 

@@ -23,7 +23,13 @@ _CODE_NAMES = {
 
 
 class ModelPoolError(Exception):
-    """Root of this package's errors; the text says what was found and what was expected."""
+    """Root of this package's errors; the text says what was found and what was expected.
+
+    Attributes:
+        exit_status: of the command line that the error ends.
+    """
+
+    exit_status = 1
 
 
 class SettingError(ModelPoolError):
@@ -103,67 +109,3 @@ class RunError(ModelPoolError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class BuildError(ModelPoolError):
-    """The patched wheel was not made. Nothing is left behind."""
-
-
-class ToolMissingError(BuildError):
-    """A program or a header that the build needs is not installed."""
-
-
-class CompileError(BuildError):
-    """CMake or the compiler failed; the text ends with their last lines."""
-
-
-class UnsupportedWheelError(BuildError):
-    """This version, package, platform or Python is not in the table of releases."""
-
-
-class DownloadError(BuildError):
-    """pip could not get the released wheel."""
-
-
-class ChecksumError(BuildError):
-    """A wheel's sha256 is not the one of the release."""
-
-
-class CorruptWheelError(BuildError):
-    """The file is not a wheel, or is damaged."""
-
-
-class AlreadyPatchedError(BuildError):
-    """The input already contains model pools."""
-
-
-class SymbolError(BuildError):
-    """A function that must be replaced is missing, ambiguous, or not bound by its symbol."""
-
-
-class HeaderPatchError(BuildError):
-    """A header patch does not fit the wheel's header."""
-
-
-class PlatformTagError(BuildError):
-    """No manylinux policy allows what the compiled objects need."""
-
-
-class DiskSpaceError(BuildError):
-    """There is not enough room for the build."""
-
-
-class BuildInterruptedError(BuildError):
-    """A signal stopped the build.
-
-    Attributes:
-        signal_number: the signal, for the exit status 128 + number that shells expect.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"interrupted by signal {signal_number}; nothing is left behind")
-        self.signal_number = signal_number
-
-
-class PatchError(ModelPoolError):
-    """A patch series breaks a rule, does not fit the sources, or could not be moved."""

@@ -18,7 +18,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tf_model_pool.wheel import releases, source
+from support.checkouts import diff, mail
+from tf_model_pool_build.releases import releases
+from tf_model_pool_build.wheel import source
 
 VERSION = "9.9.0"
 PLATFORM = "manylinux_2_27_x86_64"
@@ -117,31 +119,28 @@ class ProcessState {
 };
 """
 
-PATCH = """Subject: [PATCH] Let the fake headers know pools
-
---- a/third_party/xla/xla/tsl/framework/allocator.h
-+++ b/third_party/xla/xla/tsl/framework/allocator.h
-@@ -1,5 +1,6 @@
- #pragma once
- struct AllocatorAttributes {
-   bool on_host() const { return value & 0x1; }
-+  unsigned model_pool() const { return value >> 24; }
-   unsigned value = 0;
- };
---- a/tensorflow/core/common_runtime/process_state.h
-+++ b/tensorflow/core/common_runtime/process_state.h
-@@ -2,4 +2,5 @@
- class ProcessState {
-  public:
-   void EnableNUMA();
-+  int TrimModelPools();
- };
---- a/tensorflow/core/kernels/save_restore_tensor.cc
-+++ b/tensorflow/core/kernels/save_restore_tensor.cc
-@@ -1,1 +1,2 @@
- // not in a wheel
-+// and therefore left alone
-"""
+PATCH = mail(
+    "Let the fake headers know pools",
+    diff(
+        "tensorflow/core/common_runtime/process_state.h",
+        PROCESS_STATE_HEADER,
+        PROCESS_STATE_HEADER.replace(
+            "  void EnableNUMA();\n", "  void EnableNUMA();\n  int TrimModelPools();\n"
+        ),
+    ),
+    diff(
+        "tensorflow/core/kernels/save_restore_tensor.cc",
+        "// not in a wheel\n",
+        "// not in a wheel\n// and therefore left alone\n",
+    ),
+    diff(
+        "third_party/xla/xla/tsl/framework/allocator.h",
+        ALLOCATOR_HEADER,
+        ALLOCATOR_HEADER.replace(
+            "0x1; }\n", "0x1; }\n  unsigned model_pool() const { return value >> 24; }\n"
+        ),
+    ),
+)
 
 
 def compile_shared(code: str, path: Path, flags: Sequence[str] = ()) -> Path:
@@ -251,7 +250,8 @@ def write_project(root: Path) -> Path:
         "python/tf_model_pool/_native.pyi": "def native() -> int: ...\n",
         "python/tf_model_pool/_native.cc": "// not shipped\n",
         "python/tf_model_pool/py.typed": "",
-        "python/tf_model_pool/wheel/__init__.py": "",
+        "python/tf_model_pool/bench/__init__.py": "",
+        "python/tf_model_pool_build/__init__.py": '"""Not shipped."""\n',
         "patches/v9.9/series": "# comment\n0001-pools.patch\n",
         "patches/v9.9/0001-pools.patch": PATCH,
         "LICENSE": "The licence.\n",

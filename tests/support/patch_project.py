@@ -11,7 +11,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from tf_model_pool.patches import checkout, generated, series
+from tf_model_pool_build.series import checkout, listing
 
 RELEASE = "v9.9"
 HEADER = "tensorflow/core/common_runtime/process_state.h"
@@ -95,8 +95,8 @@ class Project:
     def patches(self) -> Path:
         return self.root / "patches"
 
-    def series(self) -> series.Series:
-        return series.read(self.patches, RELEASE)
+    def series(self) -> listing.Series:
+        return listing.read(self.patches, RELEASE).with_sources()
 
     def patch(self, name: str) -> Path:
         """The file of patches/ that ends in `name`."""
@@ -120,17 +120,16 @@ def make(root: Path) -> Project:
     """Makes the project below `root`."""
     project = Project(root / "project", write(root / "tensorflow", TENSORFLOW))
     write(project.root, {f"tf_allocator/{name}": text for name, text in TF_ALLOCATOR.items()})
-    write(project.root, {"tests/test_a.py": "", "tests/patches/test_generated.py": ""})
+    write(project.root, {"tests/test_a.py": "", "tests/series/test_generated.py": ""})
     series_file = f"patches/{RELEASE}/series"
-    write(project.root, {series_file: f"../shared/{generated.NAME}\n"})
-    write(project.root, {f"patches/shared/{generated.NAME}": generated.generate(project.root)})
     work = new_checkout(root / "work")
-    checkout.import_series(work, project.series())
+    base = git(work, "rev-parse", "HEAD").strip()
     edit(work, HEADER, "  void Member5();\n", "  void Member5();\n  int AcquireModelPool();\n")
     commit(work, MESSAGES[HEADER])
     edit(work, SOURCE, "// line 15\n", "// line 15\n// the call\n")
     commit(work, MESSAGES[SOURCE])
-    checkout.export_series(work, project.root, RELEASE)
+    checkout.export_series(work, project.root, RELEASE, base)
+    (project.patches / "shared").mkdir()
     project.patch("0002-Call-the-pools.patch").rename(project.patches / "shared" / SHARED)
     edit(project.root, series_file, "0002-Call-the-pools.patch", f"../shared/{SHARED}")
     project.record_sources()

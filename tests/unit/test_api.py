@@ -413,9 +413,9 @@ def test_command_line_does_not_warn_about_missing_parts(
 ) -> None:
     locate(monkeypatch, None)
     monkeypatch.setattr(tf_model_pool, "missing_parts", api.missing_parts)
-    # GIVEN the state in which `python -m tf_model_pool build` imports the package
-    monkeypatch.setattr(sys, "argv", ["-m", "build"])
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "tf_model_pool", "build"])
+    # GIVEN the state in which `python -m tf_model_pool doctor` imports the package
+    monkeypatch.setattr(sys, "argv", ["-m", "doctor"])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "tf_model_pool", "doctor"])
     tf_model_pool._warn_if_parts_are_missing()
     assert not recwarn.list
     # WHEN another module is run that imports the package

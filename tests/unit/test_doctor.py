@@ -380,7 +380,7 @@ def test_a_library_that_was_not_preloaded_gets_the_command_that_does_it() -> Non
 def test_a_preloaded_library_that_does_not_fit_gets_the_command_that_makes_one() -> None:
     untouched = dataclasses.replace(TENSORFLOW, patched=False)
     pools = dataclasses.replace(inactive("hooks not bound"), preloaded=True)
-    assert "build --library-only" in advice_text(untouched, pools)
+    assert "./build.sh library" in advice_text(untouched, pools)
 
 
 # ---- render

@@ -22,8 +22,8 @@ import pytest
 import tf_model_pool
 from support import fake_release
 from tf_model_pool._version import __version__
-from tf_model_pool.wheel import builder
-from tf_model_pool.wheel.progress import Progress
+from tf_model_pool_build.progress import Progress
+from tf_model_pool_build.wheel import builder
 
 PACKAGE = Path(tf_model_pool.__file__).resolve().parent
 NOT_SOURCES = shutil.ignore_patterns("*.so", "*.json", "bin", "__pycache__")

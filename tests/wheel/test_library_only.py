@@ -22,9 +22,10 @@ from packaging.utils import parse_wheel_filename
 from support import fake_release
 from support.fake_release import FakeRelease
 from tf_model_pool._version import __version__
-from tf_model_pool.errors import BuildError, CompileError
-from tf_model_pool.wheel import builder, library_only, metadata, releases
-from tf_model_pool.wheel.progress import Progress
+from tf_model_pool_build.errors import BuildError, CompileError
+from tf_model_pool_build.progress import Progress
+from tf_model_pool_build.releases import releases
+from tf_model_pool_build.wheel import builder, library_only, metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = f"{__version__}+tf{fake_release.VERSION}"

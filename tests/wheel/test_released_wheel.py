@@ -21,7 +21,8 @@ from elftools.elf.elffile import ELFFile
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
-from tf_model_pool.wheel import elf, metadata, platform_tag, releases
+from tf_model_pool_build.releases import releases
+from tf_model_pool_build.wheel import elf, metadata, platform_tag
 
 ROOT = Path(__file__).resolve().parents[2]
 MAY_GROW_BYTES = 3 * 1000 * 1000

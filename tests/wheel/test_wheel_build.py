@@ -22,26 +22,18 @@ from packaging.utils import parse_wheel_filename
 from support import fake_release
 from support.fake_release import FakeRelease
 from tf_model_pool._version import __version__
-from tf_model_pool.errors import (
+from tf_model_pool_build.errors import (
     AlreadyPatchedError,
     BuildError,
     CompileError,
     CorruptWheelError,
     DiskSpaceError,
-    HeaderPatchError,
+    PatchError,
     SymbolError,
 )
-from tf_model_pool.wheel import (
-    archive,
-    builder,
-    elf,
-    headers,
-    metadata,
-    releases,
-    source,
-    toolchain,
-)
-from tf_model_pool.wheel.progress import Progress
+from tf_model_pool_build.progress import Progress
+from tf_model_pool_build.releases import releases
+from tf_model_pool_build.wheel import archive, builder, elf, headers, metadata, source, toolchain
 
 BUILT_VERSION = f"{fake_release.VERSION}+modelpool.{__version__}"
 DIST_INFO = f"tensorflow_cpu-{BUILT_VERSION}.dist-info"
@@ -113,13 +105,22 @@ def test_the_wheel_has_library_package_headers_and_licence(built: Path) -> None:
         "tf_model_pool/__init__.py",
         "tf_model_pool/_native.pyi",
         "tf_model_pool/py.typed",
-        "tf_model_pool/wheel/__init__.py",
+        "tf_model_pool/bench/__init__.py",
         "tf_model_pool/bin/swap_driver",
         "tf_model_pool/build_info.json",
         f"{DIST_INFO}/licenses/LICENSE.tf-model-pool",
     } <= names
     assert "tf_model_pool/_native.cc" not in names
     assert top_level == ["tensorflow", "tf_model_pool"]
+
+
+def test_the_wheel_has_no_build_tooling(built: Path, project: Path) -> None:
+    assert (project / "python/tf_model_pool_build/__init__.py").is_file()
+    with zipfile.ZipFile(built) as wheel:
+        names = wheel.namelist()
+        listed = wheel.read(f"{DIST_INFO}/top_level.txt").decode().split()
+    assert [name for name in names if name.startswith("tf_model_pool_build")] == []
+    assert "tf_model_pool_build" not in listed
 
 
 def test_the_console_command_joins_those_of_tensorflow(
@@ -401,7 +402,7 @@ def test_a_header_that_the_patch_does_not_fit_is_named(
     name = "tensorflow/include/tensorflow/core/common_runtime/process_state.h"
     changed = members[name].replace(b"EnableNUMA", b"DisableNUMA")
     wheel = fake_release.write_wheel(tmp_path, {**members, name: changed})
-    caught = fails(wheel, project, HeaderPatchError, "hunk 1 of 0001-pools.patch")
+    caught = fails(wheel, project, PatchError, "hunk 1 of 0001-pools.patch")
     assert "process_state.h" in str(caught.value)
     assert "DisableNUMA" in str(caught.value)
 
@@ -494,8 +495,9 @@ def start_and_block(released: FakeRelease, project: Path, scratch: Path) -> Runn
         "from pathlib import Path\n"
         "from support.fake_release import FakeRelease\n"
         "from tf_model_pool.errors import BuildInterruptedError\n"
-        "from tf_model_pool.wheel import builder, releases, source\n"
-        "from tf_model_pool.wheel.progress import Progress\n"
+        "from tf_model_pool_build.releases import releases\n"
+        "from tf_model_pool_build.wheel import builder, source\n"
+        "from tf_model_pool_build.progress import Progress\n"
         "path, project = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "wheel = releases.ReleasedWheel('tensorflow-cpu', sys.argv[3], sys.argv[4], sys.argv[5],\n"
         "                               source.sha256_of(path))\n"

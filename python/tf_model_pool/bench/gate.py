@@ -70,9 +70,7 @@ def _earlier_faults(cell: Cell, baseline: Result) -> tuple[str, float] | None:
     return None if faults is None else ("the baseline", faults)
 
 
-def _check_cell(
-    cell: Cell, group: Group, baseline: Result | None, limits: Limits
-) -> list[Finding]:
+def _check_cell(cell: Cell, group: Group, baseline: Result | None, limits: Limits) -> list[Finding]:
     out: list[Finding] = []
 
     def add(what: str, text: str, fails: bool) -> None:

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The released wheels that the builder accepts, and what it replaces in them. Data only.
+
+The sha256 values are those of the package index (`pip install --dry-run --report - --no-deps
+tensorflow-cpu==2.21.0` shows them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from tf_model_pool_build.errors import UnsupportedWheelError
+
+FRAMEWORK = "tensorflow/libtensorflow_framework.so.2"
+CC = "tensorflow/libtensorflow_cc.so.2"
+INCLUDE = "tensorflow/include/"
+#: The distribution of the released wheel -> the directory-safe form that file names use.
+PACKAGES: Mapping[str, str] = {"tensorflow-cpu": "tensorflow_cpu", "tensorflow": "tensorflow"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplacedFunction:
+    """A function of TensorFlow that libtf_model_pool.so defines in its place.
+
+    Attributes:
+        name: for people.
+        library: the member of the wheel that exports it.
+        prefix: start of the mangled name; the rest holds Abseil's inline namespace, which
+            changes with every Abseil release.
+        relocations: ELF relocation types of which at least one must name the symbol. Without
+            one, TensorFlow reaches the function by address and would never see ours.
+        keeps_original: name of the CMake variables that get the original's address and first
+            bytes, so that ours can call it; "" where it is replaced for good.
+    """
+
+    name: str
+    library: str
+    prefix: str
+    relocations: frozenset[str]
+    keeps_original: str = ""
+
+
+_CALLED_THROUGH_PLT = frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"})
+
+#: In every release.
+REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
+    ReplacedFunction(
+        name="tensorflow::ThreadPoolDevice::GetAllocator",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow16ThreadPoolDevice12GetAllocatorE",
+        relocations=frozenset({"R_X86_64_64"}),  # the slot of the vtable
+    ),
+    ReplacedFunction(
+        name="tensorflow::ThreadPoolDevice::MakeTensorFromProto",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow16ThreadPoolDevice19MakeTensorFromProtoE",
+        relocations=frozenset({"R_X86_64_64"}),
+    ),
+    ReplacedFunction(
+        name="tensorflow::RestoreTensorsV2",
+        library=CC,
+        prefix="_ZN10tensorflow16RestoreTensorsV2E",
+        relocations=_CALLED_THROUGH_PLT,
+        keeps_original="TF_MODEL_POOL_RESTORE_V2",
+    ),
+    ReplacedFunction(
+        name="tensorflow::RestoreTensor",
+        library=CC,
+        prefix="_ZN10tensorflow13RestoreTensorE",
+        relocations=_CALLED_THROUGH_PLT,
+        keeps_original="TF_MODEL_POOL_RESTORE_V1",
+    ),
+    # Loads without the restore graph, on threads that give way to requests.
+    ReplacedFunction(
+        name="tensorflow::RestoreSession",
+        library=FRAMEWORK,
+        prefix="_ZN10tensorflow14RestoreSessionE",
+        relocations=_CALLED_THROUGH_PLT,
+        keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
+    ),
+)
+
+_LOAD_SAVED_MODEL = (
+    "_ZN10tensorflow22LoadSavedModelInternalERKNS_14SessionOptionsERKNS_10RunOptionsERKNSt7__cxx1112"
+    "basic_stringIcSt11char_traitsIcESaIcEEERKSt13unordered_setISB_St4hashISB_ESt8equal_toISB_ESaISB_EE"
+)
+#: What reads and imports the graph, and calls RestoreSession. Where the compiler has put one into
+#: its caller, it cannot be replaced; `Release.functions` says which are left.
+LOAD_BUNDLE = ReplacedFunction(
+    name="tensorflow::LoadSavedModelInternal",
+    library=FRAMEWORK,
+    prefix=_LOAD_SAVED_MODEL + "PNS_16SavedModelBundleE",
+    relocations=_CALLED_THROUGH_PLT,
+    keeps_original="TF_MODEL_POOL_LOAD_BUNDLE",
+)
+LOAD_LITE = ReplacedFunction(
+    name="tensorflow::LoadSavedModelInternal (SavedModelBundleLite)",
+    library=FRAMEWORK,
+    prefix=_LOAD_SAVED_MODEL + "PNS_20SavedModelBundleLiteE",
+    relocations=_CALLED_THROUGH_PLT,
+    keeps_original="TF_MODEL_POOL_LOAD_LITE",
+)
+LOAD_META_GRAPH = ReplacedFunction(
+    name="tensorflow::LoadMetagraphIntoSession",
+    library=FRAMEWORK,
+    prefix="_ZN10tensorflow24LoadMetagraphIntoSessionE",
+    relocations=_CALLED_THROUGH_PLT,
+    keeps_original="TF_MODEL_POOL_LOAD_META_GRAPH",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleasedWheel:
+    """One file of a release, as the package index has it.
+
+    `platform` is as the file's name has it: one tag, or several for the same, joined by dots.
+    """
+
+    package: str
+    version: str
+    python_tag: str
+    platform: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return (
+            f"{PACKAGES[self.package]}-{self.version}-{self.python_tag}-{self.python_tag}"
+            f"-{self.platform}.whl"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """What all wheels of one TensorFlow version have in common.
+
+    Attributes:
+        version: TensorFlow's version.
+        patches: directory under patches/.
+        compile_flags: what fixes TensorFlow's ABI; `tf.sysconfig.get_compile_flags()` of the
+            release, without the include directory and the language standard.
+        wheels: the files that the builder knows.
+        functions: what it replaces in them.
+    """
+
+    version: str
+    patches: str
+    compile_flags: str
+    wheels: tuple[ReleasedWheel, ...]
+    functions: tuple[ReplacedFunction, ...] = (*REPLACED_FUNCTIONS, LOAD_BUNDLE, LOAD_LITE)
+
+
+_CXX11_ABI = "-D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64"
+_MANYLINUX_2_27 = "manylinux_2_27_x86_64"
+_MANYLINUX_2_17 = "manylinux_2_17_x86_64.manylinux2014_x86_64"
+
+
+def _x86_64_wheels(
+    version: str, platform: str, sums: Mapping[str, Mapping[str, str]]
+) -> tuple[ReleasedWheel, ...]:
+    return tuple(
+        ReleasedWheel(package, version, python_tag, platform, sha256)
+        for package, by_tag in sums.items()
+        for python_tag, sha256 in by_tag.items()
+    )
+
+
+RELEASES: tuple[Release, ...] = (
+    Release(
+        version="2.21.0",
+        patches="v2.21",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.21.0",
+            _MANYLINUX_2_27,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "d143e92f5c0661cdfa26eaca8f73cd2efd0ec53a68af8dec82f584ba8eb14b83",
+                    "cp311": "2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c",
+                    "cp312": "dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb",
+                    "cp313": "05af7c26d35f4de910b5598c7b507e3981831a7b0f47fed9a405d995d51d7793",
+                },
+                "tensorflow": {
+                    "cp310": "77c6f298e695ea1d283cdd7d30f8d97530cc6e92c1395a9ddbab9771c99233a4",
+                    "cp311": "9056fbc9ba04235810b71ae6cbd958a196e8804fb53bbcffbf3e23b56155f124",
+                    "cp312": "b3b95643c4e70eb925839938fb35cbe142f317ec84af6844ee61513713bb13c0",
+                    "cp313": "e9d8da8dcab9650efb45f032ba70af2f016f907e6e0c6bda29dd101bba945406",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.20.0",
+        patches="v2.20",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.20.0",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "1a3ef238410543ee884b64d222775727504407395785d3719a9ee8d016d1c583",
+                    "cp311": "cf756bbe2d256e942ab5d0ad2c858fb40017581494febdb4387c149b1afde780",
+                    "cp312": "c7a9224185818094ed95c4e114d3efe77241db35fbf0b75251fb2bf6222dd6a7",
+                    "cp313": "da6e7791e5e10ec84e6225c45e04fee05f33d7b828c9b61cc905f4146f7c64b5",
+                },
+                "tensorflow": {
+                    "cp310": "7abd7f3a010e0d354dc804182372779a722d474c4d8a3db8f4a3f5baef2a591e",
+                    "cp311": "481499fd0f824583de8945be61d5e827898cdaa4f5ea1bc2cc28ca2ccff8229e",
+                    "cp312": "25265b0bc527e0d54b1e9cc60c44a24f44a809fe27666b905f0466471f9c52ec",
+                    "cp313": "5fa3729b0126f75a99882b89fb7d536515721eda8014a63e259e780ba0a37372",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.19.1",
+        patches="v2.19",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.19.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "8ae7209194aebf879cb4d0504f39e5cde04896ddbdef4acde3fd0b408ac88bea",
+                    "cp311": "0b6d72bd09c267e7573757bd309f5b1e2cdb02577339991da751f3a1411e4dae",
+                    "cp312": "2cb4b20fa86b04c166db1616fd466d09ec850cc3b47607cf12225469e750c476",
+                },
+                "tensorflow": {
+                    "cp310": "11377d4cecdc665515e370524b650a8ceb80b461f40f5e63993ed27d0ef931da",
+                    "cp311": "8e5524eb492160576e5eeea9bb472ddc653123503f2290f83123d5ac9545750e",
+                    "cp312": "35a6950f3fee0ad2d1668241d31684676f2e6eceb613cbeef960ea22014ef8fb",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.18.1",
+        patches="v2.18",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.18.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "357506565b05154b4b1fa5f94cd2b34c74d8a6ed64091385a71c990626321164",
+                    "cp311": "810c75d7149d2da0cb2092187817b0dcabb80728ca9f9cf3a61f3f42fadd1298",
+                    "cp312": "8e0f27dbd92c6d380ae0ccfe73c7343f65c127b0aa98467c30c2e71eda7c76a4",
+                },
+                "tensorflow": {
+                    "cp310": "1f929842999d60e7da67743ae5204b477259f3b771c02e5e437d232267e49f18",
+                    "cp311": "c9f87e5d2a680a4595f5dc30daf6bbaec9d4129b46d7ef1b2af63c46ac7d2828",
+                    "cp312": "442d2a774811789a8ad948e7286cb950fe3d87d3754e8cc6449d53b03dbfdaa6",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.17.1",
+        patches="v2.17",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.17.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "92aba7b37c89596a783766f9b0822c710e3b674a8cd29598656a84df4ae61364",
+                    "cp311": "4935d35d15924602605c839cb6cd5a578f89f626d8736f62065fe3a089b63b6f",
+                    "cp312": "10567f927153f9789e7e7c92bac27f13ca22dfa0a60dc03a831343c96f4efb9e",
+                },
+                "tensorflow": {
+                    "cp310": "d618cc21b0adf695fc8b4323f56ccd17c1408379422e1a177481d4fd8523fa8e",
+                    "cp311": "68841e17e573301d8ba9192f929b8096b0b341567cb81414096305c723de68d0",
+                    "cp312": "0c3452ab09940cbc3be896641b256855ba92154b79a90c864c5b2be79db78a64",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.16.2",
+        functions=(*REPLACED_FUNCTIONS, LOAD_META_GRAPH),
+        patches="v2.16",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.16.2",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "58f4f8e3a3304110b9d3d24d3b1f73e690f9b5bf88738b88d2f1e63ba337fb8c",
+                    "cp311": "c855cb6bf05d32dd5928086b03a5f6b4189b63c22b95e017703cbee4291023ca",
+                    "cp312": "8ec09acc09534017e02318456f77e96947b2ab4d24d2eb580541405c45ea3b70",
+                },
+                "tensorflow": {
+                    "cp310": "4ed24662a3625b2eaa89a02ea177aadad840d6eb91445091fe1f7ad5fa528db3",
+                    "cp311": "d8798dea8e2281b4a0b569d9c00e7949c0090509be363da271e1ef21828bffae",
+                    "cp312": "5badc6744672a3181c012b6ab2815975be34d0573db3b561383634acc0d46a55",
+                },
+            },
+        ),
+    ),
+    Release(
+        version="2.15.1",
+        functions=(*REPLACED_FUNCTIONS, LOAD_BUNDLE),
+        patches="v2.15",
+        compile_flags=_CXX11_ABI,
+        wheels=_x86_64_wheels(
+            "2.15.1",
+            _MANYLINUX_2_17,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "ba9503db2c5357ea21938555323581fbdabf3d051b6bc1b5f73c5b0ae034d077",
+                    "cp311": "54660c074d7241a503e81edfd9f5ef5af88f64051b72e2945f26318c790f2d26",
+                },
+                "tensorflow": {
+                    "cp310": "ea290e435464cf0794f657b48786e5fa413362abe55ed771c172c25980d070ce",
+                    "cp311": "bb0edd69103c154245c5f209f0507355cc68ba7e4de350084bc31edc562478e4",
+                },
+            },
+        ),
+    ),
+)
+
+
+def find_release(version: str, releases: Iterable[Release] = RELEASES) -> Release:
+    """The release called `version`, or `UnsupportedWheelError` with the versions there are."""
+    known = tuple(releases)
+    for release in known:
+        if release.version == version:
+            return release
+    raise UnsupportedWheelError(
+        f"TensorFlow {version} is not supported; supported: "
+        + ", ".join(release.version for release in known)
+    )
+
+
+def find_wheel(release: Release, package: str, python_tag: str, machine: str) -> ReleasedWheel:
+    """The file of `release` for this package, Python and machine, or `UnsupportedWheelError`."""
+    for wheel in release.wheels:
+        if (
+            wheel.package == package
+            and wheel.python_tag == python_tag
+            and wheel.platform.endswith(f"_{machine}")
+        ):
+            return wheel
+    raise UnsupportedWheelError(
+        f"no released wheel is known of {package} {release.version} for {python_tag} on {machine}; "
+        "known: " + ", ".join(sorted(wheel.filename for wheel in release.wheels))
+    )

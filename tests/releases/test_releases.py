@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of releases: complete, consistent, and with a patch series for each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from packaging.utils import parse_wheel_filename
+
+from tf_model_pool_build.releases import releases
+from tf_model_pool_build.series import listing
+from tf_model_pool_build.wheel import headers
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASES = [pytest.param(release, id=release.version) for release in releases.RELEASES]
+
+
+def test_versions_are_known_once_and_the_newest_is_the_default() -> None:
+    versions = [tuple(map(int, r.version.split("."))) for r in releases.RELEASES]
+    assert versions == sorted(set(versions), reverse=True)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_both_packages_have_the_same_pythons_and_every_file_a_sum(
+    release: releases.Release,
+) -> None:
+    tags = {
+        package: [w.python_tag for w in release.wheels if w.package == package]
+        for package in releases.PACKAGES
+    }
+    assert tags["tensorflow"] == tags["tensorflow-cpu"]
+    assert "cp311" in tags["tensorflow"]
+    assert all(re.fullmatch("[0-9a-f]{64}", wheel.sha256) for wheel in release.wheels)
+
+
+def test_no_two_files_have_one_sum() -> None:
+    sums = [wheel.sha256 for release in releases.RELEASES for wheel in release.wheels]
+    assert len(sums) == len(set(sums))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_file_names_are_names_of_wheels_for_this_machine(release: releases.Release) -> None:
+    for wheel in release.wheels:
+        name, version, _, tags = parse_wheel_filename(wheel.filename)
+        assert (name, str(version)) == (wheel.package, release.version)
+        assert {tag.interpreter for tag in tags} == {wheel.python_tag}
+        assert {tag.platform for tag in tags} == set(wheel.platform.split("."))
+        found = releases.find_wheel(release, wheel.package, wheel.python_tag, "x86_64")
+        assert found == wheel
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_release_has_a_series_that_changes_the_two_headers(release: releases.Release) -> None:
+    changes = listing.read(ROOT / "patches", release.patches).changes
+    changed = [header.change.path for header in headers.header_changes(changes)]
+    assert [Path(path).name for path in changed] == ["allocator.h", "process_state.h"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_symbols_tell_which_library_has_them(release: releases.Release) -> None:
+    for function in release.functions:
+        assert function.library.startswith("tensorflow/")
+        assert function.prefix.startswith("_ZN10tensorflow")
+        assert function.relocations
