@@ -12,9 +12,9 @@
 #include <cstdint>
 #include <string>
 
-#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/pool/pool_stats.h"
-#include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/report/introspection.h"
 
 namespace py = pybind11;
 

@@ -64,7 +64,7 @@ def unknown_subcommands(text: str) -> list[str]:
 
 def settings_in_source() -> set[str]:
     """Every variable that the C++ reads."""
-    return set(VARIABLE.findall((ROOT / "tf_allocator/pool/settings.cc").read_text()))
+    return set(VARIABLE.findall((ROOT / "tf_allocator/device/settings.cc").read_text()))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -34,7 +34,7 @@ LIBRARY = "libtf_model_pool.so"
 
 CMAKE = """
 if(TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL)
-  add_library(tf_model_pool_preload SHARED runtime/preload.cc)
+  add_library(tf_model_pool_preload SHARED binary/preload.cc)
   target_include_directories(tf_model_pool_preload PRIVATE ..)
   foreach(name TENSORFLOW_VERSION GET_ALLOCATOR_SYMBOL MAKE_TENSOR_SYMBOL RESTORE_V2_SYMBOL
           RESTORE_V1_SYMBOL RESTORE_SESSION_SYMBOL)
@@ -185,8 +185,8 @@ def test_headers_that_differ_from_tensorflows_come_along_and_no_others(built: Pa
         "tensorflow/compiler/xla/tsl/framework/allocator.h",
         "tensorflow/core/common_runtime/process_state.h",
         "tf_allocator/pool/pool_stats.h",
-        "tf_allocator/runtime/hooks.h",
-        "tf_allocator/runtime/preload.h",
+        "tf_allocator/binary/hooks.h",
+        "tf_allocator/binary/preload.h",
     }
 
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "tf_allocator/bench/json_value.h"
+#include "tf_allocator/binary/json_value.h"
 
 namespace tf_model_pool {
 namespace bench {

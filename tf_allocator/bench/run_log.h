@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "tf_allocator/bench/config.h"
-#include "tf_allocator/bench/json_value.h"
+#include "tf_allocator/binary/json_value.h"
 
 namespace tf_model_pool {
 namespace bench {

@@ -38,7 +38,7 @@
 #include "tf_allocator/bench/burner.h"
 #include "tf_allocator/bench/config.h"
 #include "tf_allocator/bench/counters.h"
-#include "tf_allocator/bench/json_value.h"
+#include "tf_allocator/binary/json_value.h"
 #include "tf_allocator/bench/open_loop.h"
 #include "tf_allocator/bench/parse_json.h"
 #include "tf_allocator/bench/phase_recorder.h"

@@ -16,13 +16,13 @@
 #include "tensorflow/core/platform/logging.h"
 #include "tensorflow/core/platform/path.h"
 #include "tf_allocator/load/forwarding_session.h"
-#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/load/run_kinds.h"
 #include "tf_allocator/load/unload_thread.h"
 #include "tf_allocator/pool/fork_safe_mutex.h"
 #include "tf_allocator/pool/model_identity.h"
-#include "tf_allocator/runtime/process_settings.h"
-#include "tf_allocator/runtime/session_model.h"
+#include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/load/session_model.h"
 #include "tf_allocator/sched/load_thread.h"
 
 namespace {

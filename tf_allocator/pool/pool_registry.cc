@@ -114,7 +114,7 @@ uint8_t PoolRegistry::BeginLoad(const Load& load) {
 void PoolRegistry::EndLoad(uint8_t id) {
   if (ModelPool* p = pool(id)) p->EndLoad();
   BytesToKeep();  // while the version is there to be seen
-  if (options_.settings.prepare) WakeKeeper(/*to_look=*/true);
+  if (options_.policy.prepare) WakeKeeper(/*to_look=*/true);
 }
 
 std::string PoolRegistry::NameOf(uint8_t id) const {
@@ -157,7 +157,7 @@ Totals PoolRegistry::GetTotals() const {
     totals.prefault_ns += stats.prefault_ns;
     ++totals.num_pools;
   }
-  totals.limit_bytes = options_.settings.limit_bytes;
+  totals.limit_bytes = options_.policy.limit_bytes;
   std::lock_guard<std::mutex> lock(mu_);
   totals.fallback_loads = fallback_loads_;
   totals.fallback_bytes = fallback_bytes_;
@@ -191,7 +191,7 @@ size_t PoolRegistry::Trim() {
 }
 
 int64_t PoolRegistry::Tidy() {
-  if (options_.settings.prepare) Prepare();
+  if (options_.policy.prepare) Prepare();
   const std::vector<ModelPool*> standby = Standby();
   bool offered = true;
   for (ModelPool* p : standby) offered = p->Offer() && offered;
@@ -204,13 +204,13 @@ int64_t PoolRegistry::Tidy() {
   int64_t wait_ns = -1;
   for (ModelPool* p : standby) {
     size_t most = surplus;
-    if (!keep || options_.settings.retain == Settings::Retain::kRelease) {
+    if (!keep || options_.policy.retain == PoolPolicy::Retain::kRelease) {
       most = kAll;
-    } else if (options_.settings.retain == Settings::Retain::kSeconds) {
+    } else if (options_.policy.retain == PoolPolicy::Retain::kSeconds) {
       const int64_t since = p->idle_since_ns();
       if (since < 0) continue;
       const int64_t left = since - options_.now_ns() +
-                           options_.settings.retain_seconds * kNsPerSecond;
+                           options_.policy.retain_seconds * kNsPerSecond;
       most = left <= 0 ? kAll : 0;
       if (left > 0) wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
     }
@@ -256,7 +256,7 @@ void PoolRegistry::AfterFork(bool in_child) {
 
 bool PoolRegistry::Charge(size_t bytes, bool make_room) {
   const size_t limit =
-      options_.settings.limit_bytes == 0 ? kAll : options_.settings.limit_bytes;
+      options_.policy.limit_bytes == 0 ? kAll : options_.policy.limit_bytes;
   if (bytes > limit) return false;
   const auto take = [&] {
     size_t taken = reserved_.load();
@@ -304,9 +304,9 @@ PoolRegistry::Slot* PoolRegistry::PoolToJoin(const Load& load) {
 PoolRegistry::Slot* PoolRegistry::RangeFor(const Load& load,
                                            const Slot* refused,
                                            std::string* reason) {
-  if (NumAlive(load.identity.model_dir) >= options_.settings.slots) {
+  if (NumAlive(load.identity.model_dir) >= options_.policy.slots) {
     *reason = "every slot of the model is in use (TF_MODEL_POOL_SLOTS=" +
-              std::to_string(options_.settings.slots) + ")";
+              std::to_string(options_.policy.slots) + ")";
     return nullptr;
   }
   // The largest is taken: by how well the range fits, then by its size.
@@ -410,7 +410,7 @@ void PoolRegistry::Prepare() {
       }
     }
     // An update that is under way leaves memory behind when it is done.
-    if (alive == nullptr || there >= needed || options_.settings.slots < 2 ||
+    if (alive == nullptr || there >= needed || options_.policy.slots < 2 ||
         NumAlive(alive->identity.model_dir) > 1) {
       return;
     }
@@ -453,7 +453,7 @@ std::string PoolRegistry::WhyRefused(const ModelPool& pool,
   const size_t free = stats.bytes_reserved - stats.bytes_in_use;
   const size_t missing =
       RoundUp(bytes - std::min(bytes, free), kRegionGranularity);
-  const size_t limit = options_.settings.limit_bytes;
+  const size_t limit = options_.policy.limit_bytes;
   const size_t taken = reserved_.load();
   std::string reason = "no memory for " + std::to_string(bytes) + " bytes: ";
   if (limit > 0 && (missing > limit || taken > limit - missing)) {

@@ -34,8 +34,8 @@
 #include "tf_allocator/pool/memory_headroom.h"
 #include "tf_allocator/pool/model_identity.h"
 #include "tf_allocator/pool/model_pool.h"
+#include "tf_allocator/pool/pool_policy.h"
 #include "tf_allocator/pool/pool_stats.h"
-#include "tf_allocator/pool/settings.h"
 #include "tf_allocator/pool/system_memory.h"
 
 namespace tf_model_pool {
@@ -47,7 +47,7 @@ class PoolRegistry : public MemoryBudget {
   static constexpr int kMaxPools = 255;
 
   struct Options {
-    Settings settings;
+    PoolPolicy policy;
     SystemMemory* memory = nullptr;  // not owned
     size_t address_space_per_pool = ModelPool::kAddressSpace;
     std::function<int64_t()> now_ns;  // default: the steady clock
@@ -125,8 +125,6 @@ class PoolRegistry : public MemoryBudget {
   // free; the keeper starts anew when it is needed.
   void BeforeFork();
   void AfterFork(bool in_child);
-
-  const Settings& settings() const { return options_.settings; }
 
   // MemoryBudget. With `make_room`, Charge() gives standby memory back, least
   // recently used first, if that makes room, before it refuses; and if the

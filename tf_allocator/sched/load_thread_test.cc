@@ -24,8 +24,8 @@
 #include <utility>
 #include <vector>
 
-#include "tf_allocator/pool/settings.h"
-#include "tf_allocator/runtime/process_settings.h"
+#include "tf_allocator/device/settings.h"
+#include "tf_allocator/device/process_settings.h"
 
 namespace tf_model_pool {
 namespace {

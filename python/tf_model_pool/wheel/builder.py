@@ -33,12 +33,8 @@ BUILD_INFO_SCHEMA = 1
 _MIB = 1 << 20
 _PACKAGE_SUFFIXES = frozenset({".py", ".pyi", ".typed"})
 _DRIVER = f"tf_model_pool/bin/{compiling.DRIVER_NAME}"
-_HEADER_DIRECTORIES = (
-    "tf_allocator/load",
-    "tf_allocator/pool",
-    "tf_allocator/runtime",
-    "tf_allocator/sched",
-)
+#: Folders of tf_allocator/ whose headers a wheel has not.
+_WITHOUT_HEADERS = frozenset({"bench"})
 #: Object files and our library; measured with g++ 12, doubled.
 _COMPILE_BYTES = 64 * _MIB
 #: What our members may add to the wheel.
@@ -270,9 +266,9 @@ class _Build:
         for path in digest.source_files(project):
             if package in path.parents and path.suffix in _PACKAGE_SUFFIXES:
                 files[f"tf_model_pool/{path.relative_to(package).as_posix()}"] = path.read_bytes()
-        for directory in _HEADER_DIRECTORIES:
-            for path in sorted((project / directory).glob("*.h")):
-                files[f"{INCLUDE}{directory}/{path.name}"] = path.read_bytes()
+        for path in sorted((project / "tf_allocator").glob("*/*.h")):
+            if path.parent.name not in _WITHOUT_HEADERS:
+                files[INCLUDE + path.relative_to(project).as_posix()] = path.read_bytes()
         return files
 
     def _build_info(self, symbols: Mapping[ReplacedFunction, elf.Symbol], tag: str) -> bytes:

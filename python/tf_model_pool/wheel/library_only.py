@@ -2,7 +2,7 @@
 """The distribution `tf-model-pool`: the library for an untouched TensorFlow, without TensorFlow.
 
 It is taken out of the patched wheel, so that the code is the same to the byte, and gets the one
-library more that `LD_PRELOAD` needs (`tf_allocator/runtime/preload.h`). Installed beside the
+library more that `LD_PRELOAD` needs (`tf_allocator/binary/preload.h`). Installed beside the
 TensorFlow that the patched wheel was made from, it replaces nothing of it.
 """
 
