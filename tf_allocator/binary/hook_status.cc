@@ -5,14 +5,12 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
-#include <type_traits>
-#include <vector>
 
 #include "tensorflow/core/common_runtime/threadpool_device.h"
-#include "tf_allocator/binary/load_hook.h"
 #include "tf_allocator/binary/preload.h"
-#include "tf_allocator/binary/restore_hook.h"
 #include "tf_allocator/report/unbound_hooks.h"
 
 // The class's table of virtual functions, in libtensorflow_framework.so.2.
@@ -22,7 +20,27 @@ extern "C"
 namespace tensorflow {
 namespace {
 
-// The base of the library that `address` lies in, nullptr where in none.
+constexpr char kFRAMEWORK[] = "libtensorflow_framework.so.2";
+constexpr char kCC[] = "libtensorflow_cc.so.2";
+
+// A row of hooks.def as this build has it.
+struct Row {
+  const char* name;      // for messages
+  const char* library;   // the original's, a name without directory
+  const char* symbol;    // "" if this release has no such function to replace
+  uint64_t offset;       // of the original from the library's base, for a
+                         // library in which it has no name any more
+  const char* code_hex;  // the first bytes at `offset`, in hexadecimal
+};
+
+constexpr Row kRows[] = {
+#define FUNCTION_HOOK(id, library, name, mangled)                              \
+  {name, k##library, TF_MODEL_POOL_##id##_SYMBOL, TF_MODEL_POOL_##id##_OFFSET, \
+   TF_MODEL_POOL_##id##_CODE},
+#include "tf_allocator/binary/hooks.def"
+};
+
+// The base of the library that `address` lies in, nullptr if in none.
 const void* LibraryBase(const void* address) {
   Dl_info info;
   return dladdr(address, &info) != 0 ? info.dli_fbase : nullptr;
@@ -33,7 +51,7 @@ const void* OurBase() {
   return LibraryBase(&here);
 }
 
-// Whether a call that arrives at `address` is a call of ours: directly, or
+// True if a call that arrives at `address` is a call of ours: directly, or
 // through a hook of the preloaded library.
 bool LeadsToUs(const void* address) {
   const void* base = LibraryBase(address);
@@ -50,7 +68,7 @@ bool LeadsToUs(const void* address) {
   return LibraryBase(target(info.dli_sname)) == OurBase();
 }
 
-// Whether TensorFlow's calls of a virtual member of ThreadPoolDevice reach
+// True if TensorFlow's calls of a virtual member of ThreadPoolDevice reach
 // ours.
 template <typename Member>
 bool MemberIsOurs(Member member) {
@@ -63,25 +81,19 @@ bool MemberIsOurs(Member member) {
   return LeadsToUs(_ZTVN10tensorflow16ThreadPoolDeviceE[2 + slot]);
 }
 
-// Whether a call of `function` from its own library reaches ours.
-std::string WhyNotCalled(const WrappedFunction& function) {
-  Dl_info info;
-  if (dladdr(function.ours, &info) == 0 || info.dli_sname == nullptr) {
-    return "its own name is not exported";
-  }
-  void* library = dlopen(function.library, RTLD_LAZY | RTLD_NOLOAD);
-  if (library == nullptr) {
-    return std::string(function.library) + " is not loaded";
-  }
-  // What the library itself finds, unless something was preloaded.
-  const void* bound = dlsym(library, info.dli_sname);
+// Returns "" if a call of the function from its own library reaches ours.
+std::string WhyNotCalled(const Row& row) {
+  void* library = dlopen(row.library, RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr) return std::string(row.library) + " is not loaded";
+  // The library itself finds this one, unless something was preloaded.
+  const void* bound = dlsym(library, row.symbol);
   dlclose(library);
   if (LibraryBase(bound) == OurBase()) return "";
   // Our own definition may be the first one here without being the one that
   // that library sees: only the preloaded library comes before it.
-  const void* first = dlsym(RTLD_DEFAULT, info.dli_sname);
+  const void* first = dlsym(RTLD_DEFAULT, row.symbol);
   if (LibraryBase(first) != OurBase() && LeadsToUs(first)) return "";
-  return std::string(function.library) +
+  return std::string(row.library) +
          " was not patched, and the library was not preloaded";
 }
 
@@ -108,6 +120,27 @@ bool SameCode(const unsigned char* code, const char* hex) {
   return true;
 }
 
+void* OriginalOf(const Row& row, std::string* error) {
+  LibrarySearch search = {row.library, 0};
+  void* library = dlopen(row.library, RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr || dl_iterate_phdr(FindLibrary, &search) == 0) {
+    *error = std::string(row.library) + " is not loaded";
+    return nullptr;
+  }
+  const void* its_base = LibraryBase(reinterpret_cast<void*>(search.base));
+  void* named = dlsym(library, row.symbol);
+  dlclose(library);
+  if (named != nullptr && LibraryBase(named) == its_base) return named;
+  void* original = reinterpret_cast<void*>(search.base + row.offset);
+  if (row.offset == 0 || LibraryBase(original) != its_base ||
+      !SameCode(static_cast<const unsigned char*>(original), row.code_hex)) {
+    *error = std::string(row.library) +
+             " is not the one that libtf_model_pool.so was built for";
+    return nullptr;
+  }
+  return original;
+}
+
 }  // namespace
 
 std::string UnboundHooks() {
@@ -116,48 +149,20 @@ std::string UnboundHooks() {
     if (!unbound.empty()) unbound += "; ";
     unbound += what;
   };
-  if (!MemberIsOurs(&ThreadPoolDevice::GetAllocator)) {
-    add("ThreadPoolDevice::GetAllocator");
-  }
-  if (!MemberIsOurs(&ThreadPoolDevice::MakeTensorFromProto)) {
-    add("ThreadPoolDevice::MakeTensorFromProto");
-  }
-  std::vector<const WrappedFunction*> wrapped = WrappedLoadFunctions();
-  for (const WrappedFunction* function : WrappedRestoreFunctions()) {
-    wrapped.push_back(function);
-  }
-  for (const WrappedFunction* function : wrapped) {
-    std::string why = WhyNotCalled(*function);
-    if (why.empty()) FindOriginal(*function, &why);
-    if (!why.empty()) add(std::string(function->what) + " (" + why + ")");
+#define MEMBER_HOOK(id, member, mangled) \
+  if (!MemberIsOurs(&member)) add(#member);
+#include "tf_allocator/binary/hooks.def"
+  for (const Row& row : kRows) {
+    if (row.symbol[0] == '\0') continue;
+    std::string why = WhyNotCalled(row);
+    if (why.empty()) OriginalOf(row, &why);
+    if (!why.empty()) add(std::string(row.name) + " (" + why + ")");
   }
   return unbound;
 }
 
-void* FindOriginal(const WrappedFunction& function, std::string* error) {
-  LibrarySearch search = {function.library, 0};
-  void* library = dlopen(function.library, RTLD_LAZY | RTLD_NOLOAD);
-  if (library == nullptr || dl_iterate_phdr(FindLibrary, &search) == 0) {
-    *error = std::string(function.library) + " is not loaded";
-    return nullptr;
-  }
-  const void* its_base = LibraryBase(reinterpret_cast<void*>(search.base));
-  Dl_info info;
-  void* named = nullptr;
-  if (dladdr(function.ours, &info) != 0 && info.dli_sname != nullptr) {
-    named = dlsym(library, info.dli_sname);
-  }
-  dlclose(library);
-  if (named != nullptr && LibraryBase(named) == its_base) return named;
-  void* original = reinterpret_cast<void*>(search.base + function.offset);
-  if (function.offset == 0 || LibraryBase(original) != its_base ||
-      !SameCode(static_cast<const unsigned char*>(original),
-                function.code_hex)) {
-    *error = std::string(function.library) +
-             " is not the one that libtf_model_pool.so was built for";
-    return nullptr;
-  }
-  return original;
+void* FindOriginal(WrappedFunction function, std::string* error) {
+  return OriginalOf(kRows[static_cast<size_t>(function)], error);
 }
 
 }  // namespace tensorflow

@@ -2,47 +2,33 @@
 //
 // TensorFlow's functions that load SavedModels, wrapped. Used on top of
 // released binaries; a source build calls load_session.h in those functions.
-
-#include "tf_allocator/binary/load_hook.h"
+//
+// No release calls all of them by name. Ours is seen from outside only if the
+// release does: exports.lds.in lists the symbols that the builder found.
 
 #include <memory>
 #include <string>
 #include <unordered_set>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "tensorflow/cc/saved_model/loader.h"
+#include "tf_allocator/binary/hook_status.h"
 #include "tf_allocator/load/load_session.h"
 
 namespace tensorflow {
-
-// Not in TensorFlow's headers.
-absl::Status LoadSavedModelInternal(const SessionOptions& session_options,
-                                    const RunOptions& run_options,
-                                    const std::string& export_dir,
-                                    const std::unordered_set<std::string>& tags,
-                                    SavedModelBundle* const bundle);
-absl::Status LoadSavedModelInternal(const SessionOptions& session_options,
-                                    const RunOptions& run_options,
-                                    const std::string& export_dir,
-                                    const std::unordered_set<std::string>& tags,
-                                    SavedModelBundleLite* const bundle);
-
 namespace {
 
-using Restore = decltype(&RestoreSession);
+using Tags = std::unordered_set<std::string>;
 
-const WrappedFunction& WrappedRestoreSession() {
-  static const WrappedFunction function = {
-      "RestoreSession", kFrameworkLibrary,
-      reinterpret_cast<const void*>(&RestoreSession),
-      TF_MODEL_POOL_RESTORE_SESSION_OFFSET, TF_MODEL_POOL_RESTORE_SESSION_CODE};
-  return function;
-}
+using Restore = decltype(&RestoreSession);
+using LoadMetaGraph = decltype(&LoadMetagraphIntoSession);
+template <typename Bundle>
+using Load = absl::Status (*)(const SessionOptions&, const RunOptions&,
+                              const std::string&, const Tags&, Bundle*);
 
 // Calls the original of a function that loads, in LoadForPools.
-template <typename Load, typename... Arguments>
-absl::Status LoadWithOriginal(const Original<Load>& original,
+template <typename Function, typename... Arguments>
+absl::Status LoadWithOriginal(const Original<Function>& original,
                               const SessionOptions& options,
                               Arguments&&... arguments) {
   if (original.function == nullptr) return absl::InternalError(original.error);
@@ -57,8 +43,8 @@ absl::Status RestoreSession(const RunOptions& run_options,
                             const MetaGraphDef& meta_graph,
                             const std::string& export_dir,
                             std::unique_ptr<Session>* session) {
-  static const Original<Restore>* original =
-      new Original<Restore>(WrappedRestoreSession());
+  static const auto* original =
+      new Original<Restore>(WrappedFunction::RESTORE_SESSION);
   if (original->function == nullptr) {
     return absl::InternalError(original->error);
   }
@@ -66,97 +52,35 @@ absl::Status RestoreSession(const RunOptions& run_options,
                                 export_dir, session);
 }
 
-#ifdef TF_MODEL_POOL_LOAD_BUNDLE_CODE
-namespace {
-using LoadBundle = absl::Status (*)(const SessionOptions&, const RunOptions&,
-                                    const std::string&,
-                                    const std::unordered_set<std::string>&,
-                                    SavedModelBundle*);
-
-const WrappedFunction& WrappedLoadBundle() {
-  static const WrappedFunction function = {
-      "LoadSavedModelInternal", kFrameworkLibrary,
-      reinterpret_cast<const void*>(
-          static_cast<LoadBundle>(&LoadSavedModelInternal)),
-      TF_MODEL_POOL_LOAD_BUNDLE_OFFSET, TF_MODEL_POOL_LOAD_BUNDLE_CODE};
-  return function;
-}
-}  // namespace
-
+// The next two are not in TensorFlow's headers.
 absl::Status LoadSavedModelInternal(const SessionOptions& session_options,
                                     const RunOptions& run_options,
                                     const std::string& export_dir,
-                                    const std::unordered_set<std::string>& tags,
+                                    const Tags& tags,
                                     SavedModelBundle* const bundle) {
-  static const auto* original = new Original<LoadBundle>(WrappedLoadBundle());
+  static const auto* original =
+      new Original<Load<SavedModelBundle>>(WrappedFunction::LOAD_BUNDLE);
   return LoadWithOriginal(*original, session_options, run_options, export_dir,
                           tags, bundle);
 }
-#endif
-
-#ifdef TF_MODEL_POOL_LOAD_LITE_CODE
-namespace {
-using LoadLite = absl::Status (*)(const SessionOptions&, const RunOptions&,
-                                  const std::string&,
-                                  const std::unordered_set<std::string>&,
-                                  SavedModelBundleLite*);
-
-const WrappedFunction& WrappedLoadLite() {
-  static const WrappedFunction function = {
-      "LoadSavedModelInternal (SavedModelBundleLite)", kFrameworkLibrary,
-      reinterpret_cast<const void*>(
-          static_cast<LoadLite>(&LoadSavedModelInternal)),
-      TF_MODEL_POOL_LOAD_LITE_OFFSET, TF_MODEL_POOL_LOAD_LITE_CODE};
-  return function;
-}
-}  // namespace
 
 absl::Status LoadSavedModelInternal(const SessionOptions& session_options,
                                     const RunOptions& run_options,
                                     const std::string& export_dir,
-                                    const std::unordered_set<std::string>& tags,
+                                    const Tags& tags,
                                     SavedModelBundleLite* const bundle) {
-  static const auto* original = new Original<LoadLite>(WrappedLoadLite());
+  static const auto* original =
+      new Original<Load<SavedModelBundleLite>>(WrappedFunction::LOAD_LITE);
   return LoadWithOriginal(*original, session_options, run_options, export_dir,
                           tags, bundle);
 }
-#endif
-
-#ifdef TF_MODEL_POOL_LOAD_META_GRAPH_CODE
-namespace {
-using LoadMetaGraph = decltype(&LoadMetagraphIntoSession);
-
-const WrappedFunction& WrappedLoadMetaGraph() {
-  static const WrappedFunction function = {
-      "LoadMetagraphIntoSession", kFrameworkLibrary,
-      reinterpret_cast<const void*>(&LoadMetagraphIntoSession),
-      TF_MODEL_POOL_LOAD_META_GRAPH_OFFSET, TF_MODEL_POOL_LOAD_META_GRAPH_CODE};
-  return function;
-}
-}  // namespace
 
 absl::Status LoadMetagraphIntoSession(const SessionOptions& session_options,
                                       const MetaGraphDef& meta_graph,
                                       std::unique_ptr<Session>* session) {
   static const auto* original =
-      new Original<LoadMetaGraph>(WrappedLoadMetaGraph());
+      new Original<LoadMetaGraph>(WrappedFunction::LOAD_META_GRAPH);
   return LoadWithOriginal(*original, session_options, meta_graph, session);
-}
-#endif
-
-std::vector<const WrappedFunction*> WrappedLoadFunctions() {
-  return {
-      &WrappedRestoreSession(),
-#ifdef TF_MODEL_POOL_LOAD_BUNDLE_CODE
-      &WrappedLoadBundle(),
-#endif
-#ifdef TF_MODEL_POOL_LOAD_LITE_CODE
-      &WrappedLoadLite(),
-#endif
-#ifdef TF_MODEL_POOL_LOAD_META_GRAPH_CODE
-      &WrappedLoadMetaGraph(),
-#endif
-  };
 }
 
 }  // namespace tensorflow

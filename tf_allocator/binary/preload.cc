@@ -14,34 +14,21 @@
 namespace {
 
 constexpr char kLibrary[] = "libtf_model_pool.so";
-constexpr char kCcLibrary[] = "libtensorflow_cc.so.2";
-constexpr char kFrameworkLibrary[] = "libtensorflow_framework.so.2";
+constexpr char kCC[] = "libtensorflow_cc.so.2";
+constexpr char kFRAMEWORK[] = "libtensorflow_framework.so.2";
 
 struct Hook {
-  const char* symbol;
-  const char* home;  // the library of TensorFlow's that defines the original
+  const char* symbol;  // "" if this release has no such function to replace
+  const char* home;    // the library of TensorFlow's that defines the original
 };
 
-// Not every release calls all of the last ones by name.
-#ifndef TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL
-#define TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL "tf_model_pool_no_load_bundle"
-#endif
-#ifndef TF_MODEL_POOL_LOAD_LITE_SYMBOL
-#define TF_MODEL_POOL_LOAD_LITE_SYMBOL "tf_model_pool_no_load_lite"
-#endif
-#ifndef TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL
-#define TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL "tf_model_pool_no_load_meta_graph"
-#endif
-
+// The assembly below numbers them in the same order, that of hooks.def.
 constexpr Hook kHooks[] = {
-    {TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL, kFrameworkLibrary},
-    {TF_MODEL_POOL_RESTORE_V2_SYMBOL, kCcLibrary},
-    {TF_MODEL_POOL_RESTORE_V1_SYMBOL, kCcLibrary},
-    {TF_MODEL_POOL_MAKE_TENSOR_SYMBOL, kFrameworkLibrary},
-    {TF_MODEL_POOL_RESTORE_SESSION_SYMBOL, kFrameworkLibrary},
-    {TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL, kFrameworkLibrary},
-    {TF_MODEL_POOL_LOAD_LITE_SYMBOL, kFrameworkLibrary},
-    {TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL, kFrameworkLibrary},
+#define MEMBER_HOOK(id, member, mangled) \
+  {TF_MODEL_POOL_##id##_SYMBOL, kFRAMEWORK},
+#define FUNCTION_HOOK(id, library, name, mangled) \
+  {TF_MODEL_POOL_##id##_SYMBOL, k##library},
+#include "tf_allocator/binary/hooks.def"
 };
 constexpr size_t kNumHooks = sizeof(kHooks) / sizeof(kHooks[0]);
 
@@ -57,12 +44,12 @@ void Report(const char* what, const char* detail) {
           what, detail);
 }
 
-// Whether the TensorFlow of this process is the version whose headers the
+// True if the TensorFlow of this process is the version whose headers the
 // library was compiled with.
 bool TensorFlowFits() {
-  void* cc = Loaded(kCcLibrary);
+  void* cc = Loaded(kCC);
   if (cc == nullptr) {
-    Report(kCcLibrary, " is not loaded");
+    Report(kCC, " is not loaded");
     return false;
   }
   const auto version =
@@ -78,7 +65,7 @@ bool TensorFlowFits() {
 }
 
 // libtf_model_pool.so, which lies beside this library; nullptr, reported,
-// where it cannot be had.
+// if it cannot be had.
 void* FindLibrary() {
   if (!TensorFlowFits()) return nullptr;
   // It may be there: the Python binding and patched libraries bring it.
@@ -103,8 +90,9 @@ void* FindLibrary() {
   return library;
 }
 
-// What FindLibrary() found first: all hooks of a process lead to one place. No
-// lock, because dlopen takes the loader's, which may be waiting for a hook.
+// The library that FindLibrary() found first: all hooks of a process lead to
+// one place. No lock, because dlopen takes the loader's, which may be waiting
+// for a hook.
 void* Library() {
   static void* kept = nullptr;
   static char none;
@@ -124,12 +112,12 @@ void* Library() {
 
 extern "C" {
 
-// Where each hook jumps to: at first, to its `first call` below.
+// The address that each hook jumps to: at first, its `first call` below.
 __attribute__((visibility(
     "hidden"))) extern const void* tf_model_pool_preload_targets[kNumHooks];
 
 // Finds, keeps and returns what hook `index` leads to: the library's function
-// or, where there are to be no pools, TensorFlow's own.
+// or, if there are to be no pools, TensorFlow's own.
 __attribute__((visibility("hidden"), used)) const void*
 tf_model_pool_preload_resolve(size_t index) {
   const Hook& hook = kHooks[index];
@@ -154,7 +142,7 @@ tf_model_pool_preload_resolve(size_t index) {
 const void* tf_model_pool_preload_target(const char* symbol) {
   Library();
   for (size_t i = 0; i < kNumHooks; ++i) {
-    if (strcmp(symbol, kHooks[i].symbol) == 0) {
+    if (symbol[0] != '\0' && strcmp(symbol, kHooks[i].symbol) == 0) {
       return tf_model_pool_preload_resolve(i);
     }
   }
@@ -165,38 +153,59 @@ const void* tf_model_pool_preload_target(const char* symbol) {
 
 // A hook passes its arguments on as they are, whatever they are: it jumps. On
 // its first call it saves every register that can hold an argument (System V
-// ABI, x86-64) around the search for its target.
-#define HOOK(index, symbol)                           \
-  asm(".pushsection .text\n"                          \
-      ".p2align 4\n"                                  \
-      ".globl " symbol                                \
-      "\n"                                            \
-      ".type " symbol ", @function\n" symbol          \
-      ":\n"                                           \
-      "  endbr64\n"                                   \
-      "  jmp *tf_model_pool_preload_targets+8*" index \
-      "(%rip)\n"                                      \
-      ".size " symbol ", .-" symbol                   \
-      "\n"                                            \
-      ".Lfirst_call_" index                           \
-      ":\n"                                           \
-      "  endbr64\n"                                   \
-      "  pushq $" index                               \
-      "\n"                                            \
-      "  jmp .Lresolve\n"                             \
-      ".popsection\n")
-
-HOOK("0", TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL);
-HOOK("1", TF_MODEL_POOL_RESTORE_V2_SYMBOL);
-HOOK("2", TF_MODEL_POOL_RESTORE_V1_SYMBOL);
-HOOK("3", TF_MODEL_POOL_MAKE_TENSOR_SYMBOL);
-HOOK("4", TF_MODEL_POOL_RESTORE_SESSION_SYMBOL);
-HOOK("5", TF_MODEL_POOL_LOAD_BUNDLE_SYMBOL);
-HOOK("6", TF_MODEL_POOL_LOAD_LITE_SYMBOL);
-HOOK("7", TF_MODEL_POOL_LOAD_META_GRAPH_SYMBOL);
+// ABI, x86-64) around the search for its target. A row without a symbol has a
+// number and an empty target, and no hook.
+#define HOOK(id, symbol)                                \
+  ".set .Lindex_" #id                                   \
+  ", .Lnum_hooks\n"                                     \
+  ".set .Lnum_hooks, .Lnum_hooks + 1\n"                 \
+  ".ifnb " symbol                                       \
+  "\n"                                                  \
+  ".p2align 4\n"                                        \
+  ".globl " symbol                                      \
+  "\n"                                                  \
+  ".type " symbol ", @function\n" symbol                \
+  ":\n"                                                 \
+  "  endbr64\n"                                         \
+  "  jmp *tf_model_pool_preload_targets+8*.Lindex_" #id \
+  "(%rip)\n"                                            \
+  ".size " symbol ", .-" symbol                         \
+  "\n"                                                  \
+  ".Lfirst_call_" #id                                   \
+  ":\n"                                                 \
+  "  endbr64\n"                                         \
+  "  pushq $.Lindex_" #id                               \
+  "\n"                                                  \
+  "  jmp .Lresolve\n"                                   \
+  ".pushsection .data\n"                                \
+  "  .quad .Lfirst_call_" #id                           \
+  "\n"                                                  \
+  ".popsection\n"                                       \
+  ".else\n"                                             \
+  ".pushsection .data\n"                                \
+  "  .quad 0\n"                                         \
+  ".popsection\n"                                       \
+  ".endif\n"
+// clang-format off
+#define MEMBER_HOOK(id, member, mangled) HOOK(id, TF_MODEL_POOL_##id##_SYMBOL)
+#define FUNCTION_HOOK(id, library, name, mangled) \
+  HOOK(id, TF_MODEL_POOL_##id##_SYMBOL)
 
 asm(R"(
+.set .Lnum_hooks, 0
+.pushsection .data
+.p2align 3
+.globl tf_model_pool_preload_targets
+.hidden tf_model_pool_preload_targets
+tf_model_pool_preload_targets:
+.popsection
 .pushsection .text
+)"
+#include "tf_allocator/binary/hooks.def"
+R"(
+.pushsection .data
+.size tf_model_pool_preload_targets, .-tf_model_pool_preload_targets
+.popsection
 .p2align 4
 .Lresolve:
   pushq %rbp
@@ -242,20 +251,5 @@ asm(R"(
   addq $8, %rsp
   jmp *%r11
 .popsection
-
-.pushsection .data
-.p2align 3
-.globl tf_model_pool_preload_targets
-.hidden tf_model_pool_preload_targets
-tf_model_pool_preload_targets:
-  .quad .Lfirst_call_0
-  .quad .Lfirst_call_1
-  .quad .Lfirst_call_2
-  .quad .Lfirst_call_3
-  .quad .Lfirst_call_4
-  .quad .Lfirst_call_5
-  .quad .Lfirst_call_6
-  .quad .Lfirst_call_7
-.size tf_model_pool_preload_targets, 64
-.popsection
 )");
+// clang-format on

@@ -9,7 +9,7 @@
 // of them it loads libtf_model_pool.so from its own directory and jumps to the
 // function there. In a process without TensorFlow it does nothing.
 //
-// Where pools cannot be (another version of TensorFlow, no libtf_model_pool.so)
+// If pools cannot be (another version of TensorFlow, no libtf_model_pool.so)
 // the hooks lead to TensorFlow's own functions, and one line on standard error
 // says why.
 
@@ -18,7 +18,7 @@
 
 extern "C" {
 
-// The function that the hook of this mangled name leads to; nullptr where there
+// The function that the hook of this mangled name leads to; nullptr if there
 // is no such hook. Loads libtf_model_pool.so in either case. Found by name in
 // the process: a process that does not have it was not started with the library
 // preloaded. Thread-safe.

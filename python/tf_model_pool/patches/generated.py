@@ -64,9 +64,7 @@ def source_problems(project: Path) -> list[str]:
         if path.suffix in (".h", ".cc")
     }
     elsewhere = {name for name in there if name.split("/")[0] in _NOT_IN_SOURCE_BUILDS}
-    needed = {
-        name for name in there - elsewhere if not any(part in f"/{name}" for part in _TESTS)
-    }
+    needed = {name for name in there - elsewhere if not any(part in f"/{name}" for part in _TESTS)}
     problems = [f"{DIRECTORY}/BUILD names {name}, which is not there" for name in named - there]
     problems += [f"no target of {DIRECTORY}/BUILD has {DIRECTORY}/{n}" for n in needed - named]
     problems += [

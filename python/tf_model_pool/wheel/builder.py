@@ -217,9 +217,10 @@ class _Build:
             "TF_MODEL_POOL_VERSION": __version__,
         }
         for function, symbol in symbols.items():
-            if function.keeps_original:
-                definitions[f"{function.keeps_original}_OFFSET"] = f"{symbol.value:#x}"
-                definitions[f"{function.keeps_original}_CODE"] = symbol.code.hex()
+            variable = f"TF_MODEL_POOL_{function.hook}"
+            definitions[f"{variable}_SYMBOL"] = symbol.name
+            definitions[f"{variable}_OFFSET"] = f"{symbol.value:#x}"
+            definitions[f"{variable}_CODE"] = symbol.code.hex()
         compiled = compiling.compile_library(
             self._project,
             self._work,

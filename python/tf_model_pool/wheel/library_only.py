@@ -23,7 +23,7 @@ from tf_model_pool.wheel import toolchain as tools
 from tf_model_pool.wheel.metadata import RecordEntry
 from tf_model_pool.wheel.platform_tag import platform_tag
 from tf_model_pool.wheel.progress import Progress
-from tf_model_pool.wheel.releases import INCLUDE, LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH
+from tf_model_pool.wheel.releases import INCLUDE, ReplacedFunction
 from tf_model_pool.wheel.workspace import (
     full_disk_as_error,
     signals_as_errors,
@@ -37,18 +37,6 @@ PACKAGE = "tf_model_pool"
 HEADERS = f"{PACKAGE}/include/"
 #: build_info.json names the patched wheel's digest so; here it would say that this is one.
 _DIGEST = "source_digest"
-_SYMBOLS = {
-    "tensorflow::ThreadPoolDevice::GetAllocator": "TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL",
-    "tensorflow::ThreadPoolDevice::MakeTensorFromProto": "TF_MODEL_POOL_MAKE_TENSOR_SYMBOL",
-    "tensorflow::RestoreTensorsV2": "TF_MODEL_POOL_RESTORE_V2_SYMBOL",
-    "tensorflow::RestoreTensor": "TF_MODEL_POOL_RESTORE_V1_SYMBOL",
-    "tensorflow::RestoreSession": "TF_MODEL_POOL_RESTORE_SESSION_SYMBOL",
-}
-#: Those of them that a release calls by name (wheel/releases.py).
-_OPTIONAL_SYMBOLS = {
-    function.name: f"{function.keeps_original}_SYMBOL"
-    for function in (LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH)
-}
 
 
 def build(request: builder.Request, progress: Progress) -> Path:
@@ -72,7 +60,8 @@ def build(request: builder.Request, progress: Progress) -> Path:
         ):
             info = json.loads(archive_in.read(digest.BUILD_INFO))
             project = digest.snapshot(request.project, work / "project")
-            preload = _compile(project, work, toolchain, info)
+            functions = request.wheel.release.functions
+            preload = _compile(project, work, toolchain, info, functions)
             series = headers.read_series(project / "patches" / request.wheel.release.patches)
             changed = {name for change in headers.header_changes(series) for name in change.files}
             members = _members(archive_in, changed)
@@ -84,17 +73,17 @@ def build(request: builder.Request, progress: Progress) -> Path:
 
 
 def _compile(
-    project: Path, work: Path, toolchain: tools.Toolchain, info: Mapping[str, Any]
+    project: Path,
+    work: Path,
+    toolchain: tools.Toolchain,
+    info: Mapping[str, Any],
+    functions: Iterable[ReplacedFunction],
 ) -> Path:
     symbols = {f["name"]: f["symbol"] for f in info["replaced_functions"]}
-    missing = sorted(set(_SYMBOLS) - set(symbols))
-    if missing:
+    names = {function.hook: function.name for function in functions}
+    if missing := sorted(set(names.values()) - symbols.keys()):
         raise BuildError(f"the patched wheel replaces no {', '.join(missing)}")
-    definitions = {
-        variable: symbols[name]
-        for name, variable in (_SYMBOLS | _OPTIONAL_SYMBOLS).items()
-        if name in symbols
-    }
+    definitions = {f"TF_MODEL_POOL_{hook}_SYMBOL": symbols[name] for hook, name in names.items()}
     definitions["TF_MODEL_POOL_TENSORFLOW_VERSION"] = info["tensorflow_version"]
     library = compiling.compile_preload(project, work, toolchain, definitions)
     check_preload(library)
