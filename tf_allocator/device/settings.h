@@ -1,39 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The TF_MODEL_POOL* environment variables, parsed and checked.
+// The TF_MODEL_POOL* environment variables. settings.cc has a row for each:
+// name, field, what is allowed, and the help text of docs/reference.md.
 
 #ifndef TF_ALLOCATOR_DEVICE_SETTINGS_H_
 #define TF_ALLOCATOR_DEVICE_SETTINGS_H_
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "tf_allocator/pool/pool_policy.h"
 
 namespace tf_model_pool {
 
 struct Settings : public PoolPolicy {
-  // How a load treats requests.
+  // A load's regard for requests.
   enum class LoadPriority {
     kAuto,    // gives way to them while models serve
     kNormal,  // as TensorFlow does
   };
 
-  bool enabled = true;     // TF_MODEL_POOL=on|off
-  bool huge_pages = true;  // TF_MODEL_POOL_HUGE_PAGES=on|off
-  bool prefault = true;    // TF_MODEL_POOL_PREFAULT=on|off
-  // TF_MODEL_POOL_LOAD_PRIORITY=auto|normal
+  bool enabled = true;
+  bool huge_pages = true;
+  bool prefault = true;
   LoadPriority load_priority = LoadPriority::kAuto;
-  bool direct_restore = true;  // TF_MODEL_POOL_DIRECT_RESTORE=on|off
-  int prepare_runs = 32;       // TF_MODEL_POOL_PREPARE_RUNS=0..256, 0 = none
-  // TF_MODEL_POOL_READ_MB_PER_S, 0 = no limit
-  uint64_t read_bytes_per_second = 0;
-  bool drop_cache = false;  // TF_MODEL_POOL_DROP_CACHE=on|off
+  bool direct_restore = true;
+  int prepare_runs = 32;               // 0 = none
+  uint64_t read_bytes_per_second = 0;  // 0 = no limit
+  bool drop_cache = false;
 
-  // Returns the value of a variable, or nullptr where it is not set.
+  // Returns the value of a variable, or nullptr if it is not set.
   using Lookup = std::function<const char*(const char* name)>;
 
   // Reads every variable. Returns "" and fills `*out`, or returns one sentence
@@ -41,9 +40,18 @@ struct Settings : public PoolPolicy {
   // and leaves `*out` alone.
   static std::string Parse(const Lookup& lookup, Settings* out);
 
-  // The settings in force as the text that would set them; "" where no text
-  // does, only leaving the variable unset.
+  // The settings in force as the text that would set them; "" if no text does,
+  // only leaving the variable unset.
   std::map<std::string, std::string> ToMap() const;
+
+  // A variable for people, in Markdown.
+  struct Description {
+    std::string name;
+    std::string allowed;
+    std::string help;
+  };
+  // In the order in which the variables are read.
+  static std::vector<Description> Describe();
 };
 
 }  // namespace tf_model_pool

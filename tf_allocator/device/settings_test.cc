@@ -7,6 +7,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tf_allocator/pool/control_group.h"
 
 namespace tf_model_pool {
 namespace {
@@ -132,6 +133,24 @@ TEST(SettingsTest, WhatIsInForceParsesBackToItself) {
   // No value of the variable means "no limit".
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_LIMIT_MB"), "");
   EXPECT_EQ(Parsed({}).ToMap().at("TF_MODEL_POOL_READ_MB_PER_S"), "");
+}
+
+TEST(SettingsTest, TheReferenceHasTheTableOfThem) {
+  const std::string reference = ReadText(TF_MODEL_POOL_REFERENCE);
+  ASSERT_NE(reference, "") << "cannot read " << TF_MODEL_POOL_REFERENCE;
+  const Variables defaults = Settings().ToMap();
+  std::string table =
+      "| variable | default | allowed | meaning |\n|---|---|---|---|\n";
+  for (const Settings::Description& row : Settings::Describe()) {
+    const std::string& value = defaults.at(row.name);
+    table += "| `" + row.name + "` | " +
+             (value.empty() ? "no limit" : "`" + value + "`") + " | " +
+             row.allowed + " | " + row.help + " |\n";
+  }
+  EXPECT_NE(reference.find(table), std::string::npos)
+      << "docs/reference.md has another table of settings than this one, which "
+         "follows from settings.cc:\n"
+      << table;
 }
 
 TEST(SettingsTest, FirstOfSeveralErrorsIsReported) {
