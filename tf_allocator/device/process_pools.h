@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ namespace tensorflow {
 
 struct PoolLoad {
   std::string checkpoint_prefix;
-  size_t bytes = 0;  // 0 = not known
+  std::optional<size_t> bytes = {};  // none = not known
   // The incarnation of the device that one session alone has; 0 = none.
   uint64_t device = 0;
   // A hash of each tensor that is restored, as far as they are known.

@@ -145,7 +145,9 @@ const PoolRegistry* ModelPoolsInUse() {
 
 uint8_t ProcessState::AcquireModelPool(const std::string& checkpoint_prefix,
                                        size_t bytes) {
-  return tensorflow::AcquireModelPool({checkpoint_prefix, bytes});
+  PoolLoad load = {checkpoint_prefix};
+  if (bytes > 0) load.bytes = bytes;
+  return tensorflow::AcquireModelPool(load);
 }
 
 void ProcessState::ReleaseModelPool(uint8_t id) {

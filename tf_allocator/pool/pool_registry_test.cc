@@ -32,7 +32,7 @@ ModelIdentity Version(const std::string& model_dir, int version) {
   return {model_dir, std::to_string(version)};
 }
 
-// Waits for another thread; false where it takes absurdly long.
+// Waits for another thread; false if it takes absurdly long.
 bool Eventually(const std::function<bool()>& condition) {
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -85,7 +85,8 @@ class PoolRegistryTest : public ::testing::Test {
     Loaded loaded;
     loaded.id = registry_->BeginLoad(load);
     if (loaded.id == 0) return loaded;
-    loaded.tensor = registry_->pool(loaded.id)->Allocate(64, load.bytes);
+    loaded.tensor =
+        registry_->pool(loaded.id)->Allocate(64, load.bytes.value_or(0));
     EXPECT_NE(loaded.tensor, nullptr);
     registry_->EndLoad(loaded.id);
     return loaded;
@@ -334,7 +335,7 @@ TEST_F(PoolRegistryTest, SmallestStandbySlotThatIsLargeEnoughIsTaken) {
   Unload(small);
   const Loaded next = Load(Version("/m/ctr", 4), 3 * kPart);
   EXPECT_EQ(next.id, middle.id);
-  // Where none is large enough, the largest has to grow least.
+  // If none is large enough, the largest has to grow least.
   const Loaded huge = Load(Version("/m/ctr", 5), 8 * kPart);
   EXPECT_EQ(huge.id, large.id);
   Unload(next);
@@ -496,7 +497,7 @@ TEST_F(PoolRegistryTest, AnyRangeWillDoIfNoOtherCanBeMade) {
   EXPECT_EQ(c.id, b.id);
   EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
   EXPECT_EQ(LoggedLines(), 0u);
-  // What could not be made is not shown as a range on standby.
+  // A range that could not be made is not shown on standby.
   EXPECT_EQ(registry_->List().size(), 2u);
   Unload(c);
 }
@@ -759,7 +760,7 @@ TEST_F(PoolRegistryTest, SystemThatRefusesIsGivenStandbyMemoryFirst) {
 
 TEST_F(PoolRegistryTest, LoadOfUnknownSizeIsGivenAPool) {
   MakeRegistry();
-  const uint8_t id = registry_->BeginLoad({Version("/m/a", 1), 0});
+  const uint8_t id = registry_->BeginLoad({Version("/m/a", 1)});
   ASSERT_NE(id, 0);
   EXPECT_EQ(StatsOf(id).state, PoolState::kLoading);
   EXPECT_EQ(memory_.commits(), 0u);
@@ -913,7 +914,7 @@ TEST_F(PoolRegistryTest, StandbyMemoryIsOfferedToTheSystem) {
   EXPECT_EQ(memory_.offers().size(), 2u);
   registry_->Tidy();
   EXPECT_EQ(memory_.offers().size(), 2u);  // once is enough
-  // What the system has not taken costs nothing.
+  // Pages that the system has not taken cost nothing.
   const size_t commits = memory_.commits();
   const Loaded a3 = Load(Version("/m/a", 3), 3 * kPart);
   EXPECT_EQ(a3.tensor, a1.tensor);
@@ -1366,7 +1367,7 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
     return memory_.committed_bytes() == 0;
   }));
   EXPECT_EQ(registry_->GetTotals().bytes_reserved, 0u);
-  // What is counted as taken is 0 again: all of the limit can be had.
+  // The count of what is taken is 0 again: all of the limit can be had.
   if (GetParam().limit_bytes > 0) {
     const Loaded all = Load(Version("/m/last", 1), GetParam().limit_bytes);
     EXPECT_NE(all.id, 0);
@@ -1385,7 +1386,7 @@ INSTANTIATE_TEST_SUITE_P(
       }
       if (info.param.limit_bytes > 0) return "Limit";
       return info.param.retain == PoolPolicy::Retain::kRelease ? "Release"
-                                                             : "Standby";
+                                                               : "Standby";
     });
 
 }  // namespace

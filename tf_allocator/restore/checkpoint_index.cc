@@ -31,9 +31,9 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kKept{5};
 // More than loads at a time.
 constexpr size_t kMaxCheckpoints = 4;
-// Of one checkpoint: about 7 MB. Those beyond are looked up in the file.
+// For one checkpoint: about 7 MB. Those beyond are looked up in the file.
 constexpr size_t kMaxTensors = size_t{1} << 17;
-// What the second op reads on: all that most indexes have, in 2 ms or so.
+// The second op reads that many on: all that most indexes have, in 2 ms or so.
 constexpr size_t kFirstRead = size_t{1} << 12;
 
 // By hash: two tensors that share one would share a size, which does no harm.
@@ -53,7 +53,7 @@ bool Describe(const BundleReader& reader, IndexedTensor* tensor) {
   return true;
 }
 
-// What is known of one checkpoint.
+// Sizes that are known of one checkpoint.
 class Checkpoint {
  public:
   bool LookUp(const std::string& prefix, absl::Span<const tstring> names,

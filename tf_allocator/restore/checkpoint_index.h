@@ -20,9 +20,9 @@ struct IndexedTensor {
   uint64_t elements;
 };
 
-// What the index of the checkpoint at `prefix` says of the named tensors, in
-// their order, and what its data files hold together. False if the index cannot
-// be read or has no such tensor.
+// Looks up what the index of the checkpoint at `prefix` says of the named
+// tensors, in their order, and what its data files hold together. False if the
+// index cannot be read or has no such tensor.
 //
 // A model may be restored by an op for every variable. So the process keeps
 // what it has read of the last few checkpoints while their ops follow each

@@ -14,14 +14,14 @@
 namespace tensorflow {
 namespace {
 
-// Bytes of one element in memory; 0 where the type can't be restored.
+// Bytes of one element in memory; 0 if the type can't be restored.
 uint64_t ElementSize(DataType dtype) {
   if (dtype == DT_STRING) return sizeof(tstring);
   if (dtype == DT_VARIANT) return sizeof(Variant);
   return DataTypeSize(dtype);
 }
 
-// Of a sum that is too large for its type.
+// Stands for a sum that is too large for its type.
 constexpr uint64_t kTooMuch = std::numeric_limits<uint64_t>::max();
 
 void AddTo(uint64_t* sum, uint64_t count, uint64_t size) {
@@ -68,8 +68,9 @@ void CheckpointSize::Add(std::string_view name, std::string_view slice,
   AddTo(&bytes_, bytes, 1);
 }
 
-size_t CheckpointSize::BytesInPool(uint64_t data_bytes) const {
-  return at_least_on_disk_ <= data_bytes && bytes_ < kTooMuch ? bytes_ : 0;
+std::optional<size_t> CheckpointSize::BytesInPool(uint64_t data_bytes) const {
+  if (at_least_on_disk_ > data_bytes || bytes_ == kTooMuch) return std::nullopt;
+  return bytes_;
 }
 
 }  // namespace tensorflow

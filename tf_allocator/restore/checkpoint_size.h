@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What tensors of a checkpoint take in a pool.
+// The bytes that tensors of a checkpoint take in a pool.
 
 #ifndef TF_ALLOCATOR_RESTORE_CHECKPOINT_SIZE_H_
 #define TF_ALLOCATOR_RESTORE_CHECKPOINT_SIZE_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -28,10 +29,10 @@ class CheckpointSize {
   void Add(std::string_view name, std::string_view slice, DataType dtype,
            uint64_t elements);
 
-  // Bytes in a pool; 0 if the index promises more than data files of
-  // `data_bytes` can hold: reserving that would take memory for tensors that
-  // cannot come.
-  size_t BytesInPool(uint64_t data_bytes) const;
+  // Bytes in a pool, 0 if all tensors are empty. None if the index promises
+  // more than data files of `data_bytes` can hold: reserving that would take
+  // memory for tensors that cannot come.
+  std::optional<size_t> BytesInPool(uint64_t data_bytes) const;
 
   // A hash of the name and slice of each tensor, once each, in no order.
   std::vector<uint64_t> Keys() const { return {keys_.begin(), keys_.end()}; }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -15,8 +16,8 @@
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/lib/core/refcount.h"
 #include "tensorflow/core/platform/mutex.h"
-#include "tf_allocator/restore/checkpoint_size.h"
 #include "tf_allocator/device/process_pools.h"
+#include "tf_allocator/restore/checkpoint_size.h"
 #include "tf_allocator/restore/reader_threads.h"
 #include "tf_allocator/restore/tensor_reader.h"
 #include "tf_allocator/sched/load_thread.h"
@@ -30,10 +31,12 @@ constexpr uint64_t kBytesPerReader = uint64_t{64} << 20;
 // TensorFlow's own restore reads with this many.
 constexpr uint64_t kMaxReaders = 8;
 
-// Holds a pool between the begin and the end of a load.
+// Holds a pool between the begin and the end of a load. A load of no bytes has
+// none.
 class AcquiredPool {
  public:
-  explicit AcquiredPool(const PoolLoad& load) : id_(AcquireModelPool(load)) {}
+  explicit AcquiredPool(const PoolLoad& load)
+      : id_(load.bytes == size_t{0} ? 0 : AcquireModelPool(load)) {}
   ~AcquiredPool() { ProcessState::singleton()->ReleaseModelPool(id_); }
   AcquiredPool(const AcquiredPool&) = delete;
   AcquiredPool& operator=(const AcquiredPool&) = delete;
@@ -119,8 +122,8 @@ std::string DirectRestore(const RestorePlan& plan, const std::string& prefix,
     size.Add(variable.key, /*slice=*/"", dtype, shape.num_elements());
     restored.push_back({&variable, shape, Tensor()});
   }
-  const size_t bytes = size.BytesInPool(DataBytes(prefix));
-  if (bytes == 0) return "the data files are shorter than the index says";
+  const std::optional<size_t> bytes = size.BytesInPool(DataBytes(prefix));
+  if (!bytes) return "the data files are shorter than the index says";
 
   {
     const AcquiredPool pool(
@@ -130,7 +133,7 @@ std::string DirectRestore(const RestorePlan& plan, const std::string& prefix,
       each.tensor = Tensor(allocator, each.variable->dtype, each.shape);
       if (!each.tensor.IsInitialized()) return "out of memory";
     }
-    const absl::Status status = ReadTensors(prefix, bytes, &reader, &restored);
+    const absl::Status status = ReadTensors(prefix, *bytes, &reader, &restored);
     if (!status.ok()) return status.ToString();
   }
 

@@ -18,8 +18,8 @@ namespace tensorflow {
 // their checksums as TensorFlow does, and makes or sets the variables of
 // `resources`. Returns "", or why it could not, for people; no variable has
 // then been made or set, and TensorFlow's own restore is to report the error.
-// What a thread that reads throws is thrown here, when all of them have ended;
-// a variable is then made or not, never half.
+// An exception of a thread that reads is thrown here, when all of them have
+// ended; a variable is then made or not, never half.
 // Thread-safe for different `resources`.
 std::string DirectRestore(const RestorePlan& plan, const std::string& prefix,
                           DeviceBase* device, ResourceMgr* resources);

@@ -19,8 +19,8 @@ class RateLimit {
   explicit RateLimit(uint64_t bytes_per_second)
       : bytes_per_second_(static_cast<double>(bytes_per_second)) {}
 
-  // When one that asks `now` may begin with `bytes` more: in the past or now
-  // where the limit is not reached.
+  // The time at which one that asks `now` may begin with `bytes` more: in the
+  // past or now if the limit is not reached.
   Clock::time_point Take(uint64_t bytes, Clock::time_point now);
 
  private:

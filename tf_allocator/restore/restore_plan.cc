@@ -223,7 +223,7 @@ class Reader {
     return true;
   }
 
-  // What RestoreV2 node `source` reads; nullptr where that is no plan.
+  // The tensors that RestoreV2 node `source` reads; nullptr if that is no plan.
   const Restore* FindRestore(const Source& source) {
     const auto known = restores_.find(source.node);
     if (known != restores_.end()) return &known->second;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a restore op does, read from its graph: which variable gets which tensor
-// of the checkpoint.
+// A restore op's work, read from its graph: which variable gets which tensor of
+// the checkpoint.
 //
 // High-level model
 // - A session that runs a restore op of 3,000 variables first places, optimizes
@@ -9,11 +9,10 @@
 //   long as reading the tensors, and then gives its threads 3,000 assignments
 //   to run, ahead of any request that shares them.
 // - Nearly always that graph says no more than "assign tensor K to variable V"
-//   for each variable. Where it does, it is a plan, and nothing has to be run.
-// - Whatever else a graph does, however little (a cast, a slice, a hash table,
-// a
-//   reference variable), it is no plan, and TensorFlow runs it as it always
-//   did.
+//   for each variable. If so, it is a plan, and nothing has to be run.
+// - If a graph does anything else, however little (a cast, a slice, a hash
+//   table, a reference variable), it is no plan, and TensorFlow runs it as it
+//   always did.
 
 #ifndef TF_ALLOCATOR_RESTORE_RESTORE_PLAN_H_
 #define TF_ALLOCATOR_RESTORE_RESTORE_PLAN_H_
@@ -35,7 +34,7 @@ struct RestorePlan {
     std::string key;  // in the checkpoint
   };
   std::vector<Variable> variables;
-  // The index of the feed that is the checkpoint's prefix; -1 where there is
+  // The index of the feed that is the checkpoint's prefix; -1 if there is
   // nothing to restore.
   int prefix_feed = -1;
 

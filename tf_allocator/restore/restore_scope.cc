@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -12,18 +13,18 @@
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/platform/tstring.h"
 #include "tensorflow/core/util/saved_tensor_slice_util.h"
-#include "tf_allocator/pool/fork_safe_mutex.h"
-#include "tf_allocator/restore/checkpoint_index.h"
-#include "tf_allocator/restore/checkpoint_size.h"
 #include "tf_allocator/device/device_model.h"
 #include "tf_allocator/device/process_pools.h"
 #include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/restore/checkpoint_index.h"
+#include "tf_allocator/restore/checkpoint_size.h"
 
 namespace tensorflow {
 namespace {
 
-// What the op's tensors take, if the checkpoint's index can be read and has
-// them all; `data_bytes` is what its data files hold.
+// Sums up what the op's tensors take. Returns false if the checkpoint's index
+// cannot be read or lacks one; `data_bytes` is what its data files hold.
 bool SizeOf(const std::string& prefix, const Tensor& tensor_names,
             const Tensor& shape_and_slices, CheckpointSize* size,
             uint64_t* data_bytes) {
@@ -50,7 +51,7 @@ bool SizeOf(const std::string& prefix, const Tensor& tensor_names,
   return true;
 }
 
-// Whether the op runs in a graph of a DirectSession, which alone has a device
+// True if the op runs in a graph of a DirectSession, which alone has a device
 // of its own: the executors of other runtimes are given no handle, or one that
 // names their kind.
 bool HasDeviceOfItsOwn(OpKernelContext* context) {
@@ -78,7 +79,7 @@ const AllocatorAttributes* Compatible(size_t count) {
 
 // The attributes that the executor passes on with the op's outputs. Assign,
 // unless grappler relaxed it, takes a buffer over for a reference variable only
-// where they say that it is compatible with GPUs and NICs, and copies it out of
+// if they say that it is compatible with GPUs and NICs, and copies it out of
 // the pool otherwise. On CPU they say nothing about the memory.
 const AllocatorAttributes* Assignable(const AllocatorAttributes* attributes,
                                       size_t count) {
@@ -102,8 +103,8 @@ ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context,
   CheckpointSize size;
   uint64_t data_bytes = 0;
   if (!SizeOf(path, tensor_names, shape_and_slices, &size, &data_bytes)) return;
-  const size_t bytes = size.BytesInPool(data_bytes);
-  if (bytes > 0) Enter(context, path, bytes, size.Keys());
+  const std::optional<size_t> bytes = size.BytesInPool(data_bytes);
+  if (bytes && *bytes > 0) Enter(context, path, bytes, size.Keys());
 }
 
 ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context)
@@ -111,11 +112,13 @@ ModelPoolRestoreScope::ModelPoolRestoreScope(OpKernelContext* context)
   if (context->num_inputs() < 1) return;
   const Tensor& pattern = context->input(0);
   if (pattern.dtype() != DT_STRING || pattern.NumElements() != 1) return;
-  Enter(context, pattern.flat<tstring>()(0), /*bytes=*/0, /*keys=*/{});
+  Enter(context, pattern.flat<tstring>()(0), /*bytes=*/std::nullopt,
+        /*keys=*/{});
 }
 
 void ModelPoolRestoreScope::Enter(OpKernelContext* context,
-                                  const std::string& prefix, size_t bytes,
+                                  const std::string& prefix,
+                                  std::optional<size_t> bytes,
                                   std::vector<uint64_t> keys) {
   const uint64_t device = HasDeviceOfItsOwn(context)
                               ? context->device()->attributes().incarnation()

@@ -6,7 +6,9 @@
 #ifndef TF_ALLOCATOR_RESTORE_RESTORE_SCOPE_H_
 #define TF_ALLOCATOR_RESTORE_RESTORE_SCOPE_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,8 +43,8 @@ class ModelPoolRestoreScope {
  private:
   // The other constructors stand on it, so that what they throw ends the scope.
   ModelPoolRestoreScope() = default;
-  void Enter(OpKernelContext* context, const std::string& prefix, size_t bytes,
-             std::vector<uint64_t> keys);
+  void Enter(OpKernelContext* context, const std::string& prefix,
+             std::optional<size_t> bytes, std::vector<uint64_t> keys);
 
   uint8_t pool_ = 0;
   OpKernelContext::Params* params_ = nullptr;

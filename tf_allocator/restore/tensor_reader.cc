@@ -18,9 +18,9 @@
 #include "tensorflow/core/platform/env.h"
 #include "tensorflow/core/protobuf/tensor_bundle.pb.h"
 #include "tensorflow/core/util/tensor_bundle/naming.h"
-#include "tf_allocator/restore/rate_limit.h"
-#include "tf_allocator/device/settings.h"
 #include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/device/settings.h"
+#include "tf_allocator/restore/rate_limit.h"
 
 namespace tensorflow {
 namespace {
@@ -28,8 +28,8 @@ namespace {
 // Smaller than a core's second-level cache, and read in 200 us or so.
 constexpr size_t kPiece = size_t{512} << 10;
 
-// What is read between two times that the page cache lets go of what was read:
-// that takes as long as reading a piece or so.
+// The page cache lets go of what was read after so many bytes more: that takes
+// as long as reading a piece or so.
 constexpr size_t kDropped = size_t{8} << 20;
 
 // Until `bytes` more may be read.

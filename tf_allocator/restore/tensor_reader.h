@@ -48,7 +48,7 @@ class TensorReader {
  private:
   struct DataFile {
     std::unique_ptr<RandomAccessFile> file;  // nullptr: cannot be read
-    int cached = -1;  // its descriptor where the page cache is looked after
+    int cached = -1;  // its descriptor if the page cache is looked after
   };
 
   bool ReadInPieces(absl::string_view key, Tensor* tensor);
