@@ -50,7 +50,7 @@ std::string WithoutTrailingSlashes(std::string path) {
 }  // namespace
 
 bool PoolProbe::Active() const {
-  return FindStatus() != nullptr && FindStatus()().active;
+  return FindStatus() != nullptr && FindStatus()().active();
 }
 
 std::string PoolProbe::Status() const {

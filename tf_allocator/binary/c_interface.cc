@@ -2,129 +2,66 @@
 
 #include "tf_allocator/binary/c_interface.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "tf_allocator/binary/json_value.h"
 #include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/pool/pool_stats.h"
+#include "tf_allocator/report/fields.h"
 #include "tf_allocator/report/introspection.h"
 
 namespace tf_model_pool {
 namespace {
 
-std::string Quote(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      quoted += '\\';
-      quoted += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof(escaped), "\\u%04x", c);
-      quoted += escaped;
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + '"';
+template <typename Field>
+JsonValue ToJson(const Field& field) {
+  return field;
+}
+JsonValue ToJson(uint8_t id) { return int{id}; }
+JsonValue ToJson(char letter) { return std::string(1, letter); }
+JsonValue ToJson(PoolState state) { return PoolStateName(state); }
+
+template <typename Record>
+JsonValue ObjectOf(const Record& record) {
+  JsonValue object = JsonValue::Object();
+  VisitFields<Record>([&](const char* name, auto field) {
+    object.Set(name, ToJson(record.*field));
+  });
+  return object;
 }
 
-class JsonObject {
- public:
-  JsonObject& Add(const std::string& name, const std::string& value) {
-    return AddRaw(name, Quote(value));
-  }
-  JsonObject& Add(const std::string& name, size_t value) {
-    return AddRaw(name, std::to_string(value));
-  }
-  JsonObject& Add(const std::string& name, bool value) {
-    return AddRaw(name, value ? "true" : "false");
-  }
-  std::string Text() const { return '{' + members_ + '}'; }
-
- private:
-  JsonObject& AddRaw(const std::string& name, const std::string& value) {
-    if (!members_.empty()) members_ += ", ";
-    members_ += Quote(name) + ": " + value;
-    return *this;
-  }
-
-  std::string members_;
-};
-
-std::string PoolsText() {
-  std::string text;
-  for (const PoolStats& pool : ListPools()) {
-    if (!text.empty()) text += ", ";
-    text += JsonObject()
-                .Add("id", static_cast<size_t>(pool.id))
-                .Add("name", pool.name)
-                .Add("model_dir", pool.model_dir)
-                .Add("version", pool.version)
-                .Add("slot", std::string(1, pool.slot))
-                .Add("state", std::string(PoolStateName(pool.state)))
-                .Add("bytes_in_use", pool.bytes_in_use)
-                .Add("peak_bytes_in_use", pool.peak_bytes_in_use)
-                .Add("bytes_reserved", pool.bytes_reserved)
-                .Add("num_tensors", pool.num_tensors)
-                .Add("largest_free_block", pool.largest_free_block)
-                .Add("fallback_bytes", pool.fallback_bytes)
-                .Add("num_regions", pool.num_regions)
-                .Add("num_mappings", pool.num_mappings)
-                .Add("num_loads", pool.num_loads)
-                .Text();
-  }
-  return '[' + text + ']';
+JsonValue PoolsOfProcess() {
+  JsonValue pools = JsonValue::Array();
+  for (const PoolStats& pool : ListPools()) pools.Append(ObjectOf(pool));
+  return pools;
 }
 
-std::string TotalsText() {
-  const Totals totals = GetTotals();
-  return JsonObject()
-      .Add("bytes_in_use", totals.bytes_in_use)
-      .Add("bytes_reserved", totals.bytes_reserved)
-      .Add("limit_bytes", totals.limit_bytes)
-      .Add("num_pools", totals.num_pools)
-      .Add("num_mappings", totals.num_mappings)
-      .Add("fallback_loads", totals.fallback_loads)
-      .Add("fallback_bytes", totals.fallback_bytes)
-      .Add("trimmed_bytes", totals.trimmed_bytes)
-      .Add("prepared_bytes", totals.prepared_bytes)
-      .Add("last_fallback_reason", totals.last_fallback_reason)
-      .Text();
-}
+JsonValue TotalsOfProcess() { return ObjectOf(GetTotals()); }
 
-std::string LoadTotalsText() {
-  const LoadTotals totals = GetLoadTotals();
-  return JsonObject()
-      .Add("direct_restores", static_cast<size_t>(totals.direct_restores))
-      .Add("graph_restores", static_cast<size_t>(totals.graph_restores))
-      .Add("cold_versions", static_cast<size_t>(totals.cold_versions))
-      .Add("last_graph_restore_reason", totals.last_graph_restore_reason)
-      .Text();
-}
+JsonValue LoadTotalsOfProcess() { return ObjectOf(GetLoadTotals()); }
 
-std::string StatusText() {
+JsonValue StatusOfProcess() {
   const Status status = GetStatus();
-  return JsonObject()
-      .Add("active", status.active)
-      .Add("reason", status.reason)
-      .Text();
+  return JsonValue::Object({{"active", status.active()},
+                            {"code", StatusCodeName(status.code)},
+                            {"reason", status.reason}});
 }
 
-std::string SettingsText() {
-  JsonObject settings;
-  for (const auto& [name, value] : EffectiveSettings())
-    settings.Add(name, value);
-  return settings.Text();
+JsonValue SettingsOfProcess() {
+  JsonValue settings = JsonValue::Object();
+  for (const auto& [name, value] : EffectiveSettings()) {
+    settings.Set(name, value);
+  }
+  return settings;
 }
 
-// A copy of what `make` returns that C can free, nullptr where memory ran out.
+// The text of what `make` returns, for C to free; nullptr if memory ran out.
 template <typename Make>
 char* TextOf(Make make) noexcept {
   try {
-    const std::string text = make();
+    const std::string text = make().ToText();
     char* copy = static_cast<char*>(std::malloc(text.size() + 1));
     if (copy != nullptr) std::memcpy(copy, text.c_str(), text.size() + 1);
     return copy;
@@ -143,28 +80,28 @@ int TfModelPool_InterfaceVersion(void) {
 }
 
 char* TfModelPool_ListPools(void) {
-  return tf_model_pool::TextOf(tf_model_pool::PoolsText);
+  return tf_model_pool::TextOf(tf_model_pool::PoolsOfProcess);
 }
 
 char* TfModelPool_Totals(void) {
-  return tf_model_pool::TextOf(tf_model_pool::TotalsText);
+  return tf_model_pool::TextOf(tf_model_pool::TotalsOfProcess);
 }
 
 char* TfModelPool_LoadTotals(void) {
-  return tf_model_pool::TextOf(tf_model_pool::LoadTotalsText);
+  return tf_model_pool::TextOf(tf_model_pool::LoadTotalsOfProcess);
 }
 
 char* TfModelPool_Status(void) {
-  return tf_model_pool::TextOf(tf_model_pool::StatusText);
+  return tf_model_pool::TextOf(tf_model_pool::StatusOfProcess);
 }
 
 char* TfModelPool_Settings(void) {
-  return tf_model_pool::TextOf(tf_model_pool::SettingsText);
+  return tf_model_pool::TextOf(tf_model_pool::SettingsOfProcess);
 }
 
 char* TfModelPool_PoolOf(const void* address) {
   return tf_model_pool::TextOf([address] {
-    return tf_model_pool::Quote(tf_model_pool::PoolOf(address));
+    return tf_model_pool::JsonValue(tf_model_pool::PoolOf(address));
   });
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // introspection.h as plain C, for languages that can call C and no more: the
-// Python package uses it where no native module was built for its Python.
+// Python package uses it if no native module was built for its Python.
 //
 // Texts are JSON, with the bytes of model directories as they are, UTF-8 or
 // not. Field names are those of pool_stats.h and introspection.h; sizes are
@@ -24,12 +24,13 @@ extern "C" {
 int TfModelPool_InterfaceVersion(void);
 
 // Each returns a text that the caller gives back to TfModelPool_FreeText, or
-// NULL where memory ran out.
+// NULL if memory ran out.
 char* TfModelPool_ListPools(void);   // [{"id": 1, "name": "ctr/3", ...}, ...]
 char* TfModelPool_Totals(void);      // {"bytes_in_use": 0, ...}
 char* TfModelPool_LoadTotals(void);  // {"direct_restores": 0, ...}
-char* TfModelPool_Status(void);      // {"active": true, "reason": ""}
-char* TfModelPool_Settings(void);    // {"TF_MODEL_POOL": "on", ...}
+// {"active": true, "code": "active", "reason": ""}; StatusCodeName() has codes.
+char* TfModelPool_Status(void);
+char* TfModelPool_Settings(void);  // {"TF_MODEL_POOL": "on", ...}
 // The name of the pool that `address` lies in, as a JSON string; "" = none.
 char* TfModelPool_PoolOf(const void* address);
 

@@ -6,7 +6,6 @@
 #include <cstdio>
 
 namespace tf_model_pool {
-namespace bench {
 namespace {
 
 // Doubles hold every integer up to here.
@@ -139,5 +138,4 @@ const char* KindName(JsonValue::Kind kind) {
   return "";
 }
 
-}  // namespace bench
 }  // namespace tf_model_pool

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A JSON document in memory: what the driver's configuration is read from and
-// its result is written from. Reading text is parse_json.h, which needs
-// TensorFlow's libraries; this file needs nothing.
+// A JSON document in memory, for the C interface and for the benchmark's
+// driver. Reading text is bench/parse_json.h, which needs TensorFlow's
+// libraries; this file needs nothing.
 
 #ifndef TF_ALLOCATOR_BINARY_JSON_VALUE_H_
 #define TF_ALLOCATOR_BINARY_JSON_VALUE_H_
@@ -13,7 +13,6 @@
 #include <vector>
 
 namespace tf_model_pool {
-namespace bench {
 
 class JsonValue {
  public:
@@ -30,6 +29,9 @@ class JsonValue {
         integral_(true),
         integer_(value),
         number_(static_cast<double>(value)) {}
+  // Below 2**63: sizes and counts.
+  JsonValue(uint64_t value)  // NOLINT
+      : JsonValue(static_cast<int64_t>(value)) {}
   JsonValue(int value)  // NOLINT
       : JsonValue(static_cast<int64_t>(value)) {}
   JsonValue(std::string value)  // NOLINT
@@ -51,7 +53,7 @@ class JsonValue {
   const std::vector<JsonValue>& items() const { return items_; }
   const std::vector<Member>& members() const { return members_; }
 
-  // The member called `name`; nullptr where there is none.
+  // The member called `name`; nullptr if there is none.
   const JsonValue* Find(const std::string& name) const;
 
   // For building.
@@ -77,7 +79,6 @@ class JsonValue {
 // "null", "a boolean", "a number" ...: for error messages.
 const char* KindName(JsonValue::Kind kind);
 
-}  // namespace bench
 }  // namespace tf_model_pool
 
 #endif  // TF_ALLOCATOR_BINARY_JSON_VALUE_H_

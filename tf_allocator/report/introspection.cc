@@ -12,6 +12,20 @@ namespace tf_model_pool {
 
 using tensorflow::ProcessState;
 
+const char* StatusCodeName(StatusCode code) {
+  switch (code) {
+    case StatusCode::kActive:
+      return "active";
+    case StatusCode::kOff:
+      return "off";
+    case StatusCode::kMalformedSetting:
+      return "malformed_setting";
+    case StatusCode::kHooksNotBound:
+      return "hooks_not_bound";
+  }
+  return "unknown";
+}
+
 std::vector<PoolStats> ListPools() {
   return ProcessState::singleton()->ListModelPools();
 }
@@ -31,11 +45,17 @@ std::string PoolOf(const void* address) {
 size_t Trim() { return ProcessState::singleton()->TrimModelPools(); }
 
 Status GetStatus() {
-  if (!ProcessSettingsError().empty()) return {false, ProcessSettingsError()};
-  if (!ProcessSettings().enabled) return {false, "TF_MODEL_POOL=off"};
+  if (!ProcessSettingsError().empty()) {
+    return {StatusCode::kMalformedSetting, ProcessSettingsError()};
+  }
+  if (!ProcessSettings().enabled) {
+    return {StatusCode::kOff, "TF_MODEL_POOL=off"};
+  }
   const std::string unbound = tensorflow::UnboundHooks();
-  if (!unbound.empty()) return {false, "hooks not bound: " + unbound};
-  return {true, ""};
+  if (!unbound.empty()) {
+    return {StatusCode::kHooksNotBound, "hooks not bound: " + unbound};
+  }
+  return {};
 }
 
 std::map<std::string, std::string> EffectiveSettings() {
