@@ -9,10 +9,10 @@
 #include "tensorflow/core/common_runtime/process_state.h"
 #include "tensorflow/core/framework/tensor_shape.h"
 #include "tensorflow/core/framework/types.h"
-#include "tf_allocator/pool/model_pool.h"
 #include "tf_allocator/device/device_model.h"
 #include "tf_allocator/device/process_pools.h"
 #include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/pool/model_pool.h"
 
 namespace tensorflow {
 namespace {

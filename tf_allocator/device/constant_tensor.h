@@ -13,13 +13,13 @@
 
 namespace tensorflow {
 
-// What a constant takes in a pool; 0 where it belongs in the device's
+// The bytes that a constant takes in a pool; 0 if it belongs in the device's
 // allocator: it is smaller than a page, or what it holds lies on the heap
 // whatever the allocator (strings), or its shape is none.
 size_t ConstantBytesInPool(const TensorProto& proto);
 
 // Makes the tensor that `proto` describes in the pool of the version that the
-// device belongs to. Returns false, and leaves `*tensor` as it is, where it
+// device belongs to. Returns false, and leaves `*tensor` as it is, if it
 // belongs in no pool, or cannot be parsed: the device's own function is then to
 // make it, or to report what is wrong. For ThreadPoolDevice's
 // MakeTensorFromProto. Thread-safe.

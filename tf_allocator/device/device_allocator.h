@@ -13,7 +13,7 @@
 
 namespace tensorflow {
 
-// The allocator of the pool that `attr` names; `own`, the device's, where it
+// The allocator of the pool that `attr` names; `own`, the device's, if it
 // names none. Thread-safe. Header only, and therefore without a library to
 // link: ThreadPoolDevice::GetAllocator is a call of it in a source build and on
 // top of released binaries alike.

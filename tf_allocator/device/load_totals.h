@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How restores of this process were done. Thread-safe.
+// Counts how restores of this process were done. Thread-safe.
 
 #ifndef TF_ALLOCATOR_DEVICE_LOAD_TOTALS_H_
 #define TF_ALLOCATOR_DEVICE_LOAD_TOTALS_H_

@@ -5,7 +5,7 @@
 // exporter of tsl::monitoring read. All values are int64, the one scalar type
 // that Serving's exporter prints; it turns "/" of a name into ":".
 //
-// Of each pool: gauges with the labels `model_dir` and `slot`, which together
+// For each pool: gauges with the labels `model_dir` and `slot`, which together
 // name one pool. A slot that another model has adopted appears under that
 // model alone.
 //
@@ -19,12 +19,12 @@
 // | info           | always 1; further labels: `version` (that the slot holds
 // |                | or held last) and `state` (loading, live, standby)
 //
-// Of the process: one gauge, and counters since its start.
+// For the process: one gauge, and counters since its start.
 //
 // | name, after /tensorflow/core/model_pool/ | kind    | value
 // | limit_bytes    | gauge   | TF_MODEL_POOL_LIMIT_MB in bytes, 0 = no limit
 // | version_loads  | counter | versions that took an idle slot; label `memory`:
-// |                |         | "reused" where the slot had memory (of an
+// |                |         | "reused" if the slot had memory (of an
 // |                |         | earlier version, or prepared), else "new"
 // | fallback_loads | counter | restores that got no pool
 // | fallback_bytes | counter | bytes that went to the device's allocator, for
@@ -37,8 +37,8 @@
 // | cold_versions  | counter | requests of a kind whose executors no load and
 // |                |         | no earlier request had made
 // | restores       | counter | restore and init ops of C++ LoadSavedModel;
-// |                |         | label `path`: "direct" where the variables were
-// |                |         | set without running the op, "graph" where it ran
+// |                |         | label `path`: "direct" if the variables were
+// |                |         | set without running the op, "graph" if it ran
 //
 // Values are read when somebody collects: a metric costs neither requests nor
 // loads anything, a pool that is gone reports nothing, and there are never more

@@ -19,7 +19,7 @@
 namespace tensorflow {
 
 // Thread-safe. Lives as long as the process, because a tensor keeps a pointer
-// to its allocator. Where the pool is full, a buffer comes from `fallback`.
+// to its allocator. If the pool is full, a buffer comes from `fallback`.
 class ModelPoolAllocator : public Allocator {
  public:
   // Owns nothing. `fallback` is asked for when it is first needed: creating

@@ -15,14 +15,14 @@
 #include "tensorflow/core/framework/device.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/platform/tstring.h"
-#include "tf_allocator/load/forwarding_session.h"
 #include "tf_allocator/device/load_totals.h"
+#include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/load/forwarding_session.h"
 #include "tf_allocator/load/serving_session.h"
+#include "tf_allocator/load/session_model.h"
 #include "tf_allocator/load/unload_thread.h"
 #include "tf_allocator/restore/direct_restore.h"
-#include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/restore/restore_plan.h"
-#include "tf_allocator/load/session_model.h"
 #include "tf_allocator/sched/load_thread.h"
 
 namespace tensorflow {

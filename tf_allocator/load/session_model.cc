@@ -19,7 +19,7 @@
 namespace tensorflow {
 namespace {
 
-// nullptr where there is not exactly one, a CPU.
+// nullptr if there is not exactly one device, a CPU.
 Device* OnlyCpu(Session* session) {
   const DeviceMgr* manager = nullptr;
   if (!session->LocalDeviceManager(&manager).ok()) return nullptr;
