@@ -21,6 +21,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("docs/results/*.md"),
         *ROOT.glob("patches/*.md"),
+        *ROOT.glob("tf_allocator/**/*.md"),
     ],
     key=lambda path: path.as_posix(),
 )
@@ -66,22 +67,22 @@ def unknown_subcommands(text: str) -> list[str]:
 
 def settings_in_source() -> set[str]:
     """Every variable that the C++ reads."""
-    return set(VARIABLE.findall((ROOT / "tf_allocator/pool/settings.cc").read_text()))
+    return set(VARIABLE.findall((ROOT / "tf_allocator/device/settings.cc").read_text()))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_paths_that_exist(document: Path) -> None:
     assert missing_paths(document.read_text(), document.parent) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_commands_that_exist(document: Path) -> None:
     text = document.read_text()
     assert unknown_stages(text) == []
     assert unknown_subcommands(text) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_settings_that_exist(document: Path) -> None:
     assert set(VARIABLE.findall(document.read_text())) <= settings_in_source()
 

@@ -404,7 +404,7 @@ def test_there_are_no_metrics_before_the_first_load_and_none_that_the_header_doe
 ) -> None:
     report = metrics_reports["nothing special"]
     assert not report.of("metric", when="before any load")
-    header = (repository / "tf_allocator" / "runtime" / "metrics.h").read_text(encoding="utf-8")
+    header = (repository / "tf_allocator" / "device" / "metrics.h").read_text(encoding="utf-8")
     described = {
         line.split("|")[1].strip() for line in header.splitlines() if line.startswith("// | ")
     }

@@ -72,7 +72,7 @@
 #include "tensorflow/core/public/session.h"
 #include "tensorflow/core/public/session_options.h"
 #ifndef WITHOUT_MODEL_POOLS
-#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/load/unload_thread.h"
 #include "tf_allocator/runtime/introspection.h"
 
