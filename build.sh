@@ -19,7 +19,7 @@ usage() {
 usage: ./build.sh [STAGE]
 
   (none)               make the wheel, install it, load two versions of a model and print where
-                       their memory lies
+                       their memory lies, then serve through updates and print the latencies
   wheel                make the wheel and print its path
   test [ARGUMENTS]     make the wheel, then run the C++ tests (plain and under sanitizers) and
                        pytest, which gets ARGUMENTS; if they name tests, such as tests/unit, only

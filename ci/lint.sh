@@ -22,16 +22,17 @@ if [[ ! -f $VENV/complete || $(<"$VENV/complete") != "$key" ]]; then
   echo "$key" >"$VENV/complete"
 fi
 
+python=(python tests docs/examples)
 mapfile -t cxx < <(git ls-files '*.cc' '*.h')
 mapfile -t shell < <(git ls-files '*.sh' .ci/run)
 if [[ ${1:-} == --fix ]]; then
-  "$VENV/bin/ruff" check --fix python tests
-  "$VENV/bin/ruff" format python tests
+  "$VENV/bin/ruff" check --fix "${python[@]}"
+  "$VENV/bin/ruff" format "${python[@]}"
   "$VENV/bin/clang-format" -i "${cxx[@]}"
 fi
-"$VENV/bin/ruff" check python tests
-"$VENV/bin/ruff" format --check python tests
-"$VENV/bin/mypy" python/tf_model_pool python/tf_model_pool_build
+"$VENV/bin/ruff" check "${python[@]}"
+"$VENV/bin/ruff" format --check "${python[@]}"
+"$VENV/bin/mypy" python/tf_model_pool python/tf_model_pool_build docs/examples
 "$VENV/bin/clang-format" --dry-run --Werror "${cxx[@]}"
 "$VENV/bin/shellcheck" "${shell[@]}"
 "$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -63,4 +63,4 @@ class Ranker:
             self.hot.close()
 
 
-app = Ranker.bind(os.environ.get("MODEL", "models/ctr"))
+app = Ranker.bind(os.environ.get("MODEL", "models/ctr"))  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ from tf_model_pool.api import (
     totals,
     trim,
 )
+from tf_model_pool.eager_release import release
 from tf_model_pool.errors import (
     ForkedError,
     HotModelClosedError,
@@ -58,8 +59,8 @@ from tf_model_pool.hot_events import (
     Switched,
     Unloaded,
 )
-from tf_model_pool.hot_manager import HotStats, VersionStatus
 from tf_model_pool.hot_model import HotModel, hot_models, set_max_concurrent_loads
+from tf_model_pool.hot_types import HotStats, VersionStatus
 from tf_model_pool.load import LoadedModel, Signature, TensorSpec, load
 from tf_model_pool.load_priority import loading, run_at_load_priority
 
@@ -108,6 +109,7 @@ __all__ = [
     "loading",
     "pool_of",
     "pools",
+    "release",
     "run_at_load_priority",
     "set_max_concurrent_loads",
     "settings",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions of `_native` over runtime/c_interface.h, for a Python without a native module.
+"""The functions of `_native` over binary/c_interface.h, for a Python without a native module.
 
 The same names, arguments and fields, so that api.py need not know which of the two it asks. Import
 tensorflow before it: importing finds the library that TensorFlow loaded, and loads none.

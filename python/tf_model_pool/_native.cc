@@ -12,9 +12,10 @@
 #include <cstdint>
 #include <string>
 
-#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/pool/pool_stats.h"
-#include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/report/fields.h"
+#include "tf_allocator/report/introspection.h"
 
 namespace py = pybind11;
 
@@ -22,6 +23,27 @@ namespace {
 
 std::string PoolOfAddress(std::uintptr_t address) {
   return tf_model_pool::PoolOf(reinterpret_cast<const void*>(address));
+}
+
+// Fields in Python's types: a number, a string of one letter, a word.
+template <typename Field>
+Field ToPython(Field field) {
+  return field;
+}
+int ToPython(std::uint8_t id) { return id; }
+std::string ToPython(char letter) { return std::string(1, letter); }
+std::string ToPython(tf_model_pool::PoolState state) {
+  return tf_model_pool::PoolStateName(state);
+}
+
+template <typename Record>
+void DefineRecord(py::module_& m, const char* name) {
+  py::class_<Record> defined(m, name);
+  tf_model_pool::VisitFields<Record>([&](const char* field, auto member) {
+    defined.def_property_readonly(field, [member](const Record& record) {
+      return ToPython(record.*member);
+    });
+  });
 }
 
 }  // namespace
@@ -34,49 +56,15 @@ PYBIND11_MODULE(_native, m) {
 
   m.doc() = "Model pools of this process. Sizes are bytes.";
 
-  py::class_<PoolStats>(m, "PoolStats")
-      .def_property_readonly(
-          "id", [](const PoolStats& s) { return static_cast<int>(s.id); })
-      .def_readonly("name", &PoolStats::name)
-      .def_readonly("model_dir", &PoolStats::model_dir)
-      .def_readonly("version", &PoolStats::version)
-      .def_property_readonly(
-          "slot", [](const PoolStats& s) { return std::string(1, s.slot); })
-      .def_property_readonly("state",
-                             [](const PoolStats& s) {
-                               return tf_model_pool::PoolStateName(s.state);
-                             })
-      .def_readonly("bytes_in_use", &PoolStats::bytes_in_use)
-      .def_readonly("peak_bytes_in_use", &PoolStats::peak_bytes_in_use)
-      .def_readonly("bytes_reserved", &PoolStats::bytes_reserved)
-      .def_readonly("num_tensors", &PoolStats::num_tensors)
-      .def_readonly("largest_free_block", &PoolStats::largest_free_block)
-      .def_readonly("fallback_bytes", &PoolStats::fallback_bytes)
-      .def_readonly("num_regions", &PoolStats::num_regions)
-      .def_readonly("num_mappings", &PoolStats::num_mappings)
-      .def_readonly("num_loads", &PoolStats::num_loads);
-
-  py::class_<Totals>(m, "Totals")
-      .def_readonly("bytes_in_use", &Totals::bytes_in_use)
-      .def_readonly("bytes_reserved", &Totals::bytes_reserved)
-      .def_readonly("limit_bytes", &Totals::limit_bytes)
-      .def_readonly("num_pools", &Totals::num_pools)
-      .def_readonly("num_mappings", &Totals::num_mappings)
-      .def_readonly("fallback_loads", &Totals::fallback_loads)
-      .def_readonly("fallback_bytes", &Totals::fallback_bytes)
-      .def_readonly("trimmed_bytes", &Totals::trimmed_bytes)
-      .def_readonly("prepared_bytes", &Totals::prepared_bytes)
-      .def_readonly("last_fallback_reason", &Totals::last_fallback_reason);
-
-  py::class_<LoadTotals>(m, "LoadTotals")
-      .def_readonly("direct_restores", &LoadTotals::direct_restores)
-      .def_readonly("graph_restores", &LoadTotals::graph_restores)
-      .def_readonly("cold_versions", &LoadTotals::cold_versions)
-      .def_readonly("last_graph_restore_reason",
-                    &LoadTotals::last_graph_restore_reason);
+  DefineRecord<PoolStats>(m, "PoolStats");
+  DefineRecord<Totals>(m, "Totals");
+  DefineRecord<LoadTotals>(m, "LoadTotals");
 
   py::class_<Status>(m, "Status")
-      .def_readonly("active", &Status::active)
+      .def_property_readonly("active", &Status::active)
+      .def_property_readonly(
+          "code",
+          [](const Status& s) { return tf_model_pool::StatusCodeName(s.code); })
       .def_readonly("reason", &Status::reason);
 
   // All of them may wait for a lock that a loading thread holds, and that

@@ -432,13 +432,11 @@ def _checked_native() -> Any:
     """The native module where its answers mean something; off is such a case."""
     native = _load_native()
     status = native.status()
-    reason = str(status.reason)
-    if status.active or reason.startswith("TF_MODEL_POOL=off"):
+    if status.code in ("active", "off"):
         return native
-    # A malformed setting reads `TF_MODEL_POOL_SLOTS="x" is not valid: ...`.
-    if reason.startswith("TF_MODEL_POOL"):
-        raise SettingError(reason)
-    raise NotActiveError(PREFIX + reason)
+    if status.code == "malformed_setting":
+        raise SettingError(str(status.reason))
+    raise NotActiveError(PREFIX + str(status.reason))
 
 
 def _copy(kind: type[_Record], source: Any) -> _Record:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tf_model_pool import hot_manager, version_directory
 from tf_model_pool.hot_events import HotEvent
-from tf_model_pool.hot_manager import (
+from tf_model_pool.hot_manager import Manager
+from tf_model_pool.hot_types import (
     Entry,
     HotStats,
-    Manager,
     Model,
     Options,
     Policy,

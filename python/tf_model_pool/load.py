@@ -368,6 +368,9 @@ def _as_array(value: Any, dtype: np.dtype[Any], expected: str) -> np.ndarray[Any
     """
     import numpy as np
 
+    several = _of_several_arrays(value)
+    if several is not None:
+        raise TypeError(f"{expected}, got {_type_name(value)}: {several}")
     if isinstance(value, (np.generic, bool, int, float, complex, str, bytes, list, tuple)):
         if dtype.hasobject:
             return _strings(value, expected)
@@ -405,6 +408,17 @@ def _as_array(value: Any, dtype: np.dtype[Any], expected: str) -> np.ndarray[Any
     if not safe:
         raise TypeError(came)
     return array.astype(dtype)
+
+
+def _of_several_arrays(value: Any) -> str | None:
+    """What to do instead with a sparse or a ragged tensor, also a session's or SciPy's."""
+    if hasattr(value, "row_splits"):
+        return "an input takes one array; x.to_tensor() makes a ragged tensor one"
+    if hasattr(value, "indices") and hasattr(value, "dense_shape"):
+        return "an input takes one array; tf.sparse.to_dense(x) makes a sparse tensor one"
+    if hasattr(value, "nnz") and hasattr(value, "toarray"):
+        return "an input takes one array; x.toarray() makes a sparse array one"
+    return None
 
 
 def _strings(value: Any, expected: str) -> np.ndarray[Any, Any]:

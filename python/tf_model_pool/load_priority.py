@@ -26,7 +26,8 @@ def run_at_load_priority(function: Callable[_P, _R], *args: _P.args, **kwargs: _
         model = tf_model_pool.run_at_load_priority(tf.saved_model.load, path)
 
     What the call does on its thread, and on threads that it starts, runs at a nice value 10 above
-    the caller's, unless `TF_MODEL_POOL_LOAD_PRIORITY` is "normal". Needs no privileges.
+    the calling thread's, at most 19, unless `TF_MODEL_POOL_LOAD_PRIORITY` is "normal". Needs no
+    privileges.
     TensorFlow's own threads, which all models share, keep their priority; start them before (by
     any operation), or they inherit this one.
 
@@ -62,7 +63,8 @@ def loading() -> Iterator[None]:
     As `run_at_load_priority`, for where the work must stay on its thread. The thread's priority
     is raised again at the end, which takes CAP_SYS_NICE or a resource limit RLIMIT_NICE of at
     least 20 minus the thread's nice value: raises `LoadPriorityError` where the process has
-    neither, before the block begins. With priority "normal" does nothing.
+    neither, before the block begins. With priority "normal", and on a thread whose nice value is
+    19, does nothing.
     """
     priority = _priority()
     if priority == "normal":

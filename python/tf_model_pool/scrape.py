@@ -2,7 +2,7 @@
 """The pools of another process, read from its metrics in Prometheus' text format.
 
 Understands the names of TensorFlow's exporters (`:tensorflow:core:model_pool:bytes_in_use`, see
-tf_allocator/runtime/metrics.h) and those of `tf_model_pool.prometheus`
+tf_allocator/device/metrics.h) and those of `tf_model_pool.prometheus`
 (`tf_model_pool_pool_bytes_in_use`). Source of the format: "Exposition formats" in Prometheus'
 documentation. Needs the standard library alone, and no TensorFlow.
 """

@@ -154,7 +154,7 @@ def test_the_document_has_every_tag_with_its_commit_and_series() -> None:
 
 def test_the_document_asks_for_metrics_that_there_are() -> None:
     asked = set(re.findall(r":tensorflow:core:model_pool:(\w+)", SERVING.read_text()))
-    declared = (ROOT / "tf_allocator/runtime/metrics.h").read_text()
+    declared = (ROOT / "tf_allocator/device/metrics.h").read_text()
     assert asked
     assert [name for name in sorted(asked) if f"| {name} " not in declared] == []
 

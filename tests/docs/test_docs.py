@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tf_model_pool
+from tf_model_pool.demo import latencies, update
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -19,6 +21,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("docs/results/*.md"),
         *ROOT.glob("patches/*.md"),
+        *ROOT.glob("tf_allocator/**/*.md"),
     ],
     key=lambda path: path.as_posix(),
 )
@@ -64,22 +67,22 @@ def unknown_subcommands(text: str) -> list[str]:
 
 def settings_in_source() -> set[str]:
     """Every variable that the C++ reads."""
-    return set(VARIABLE.findall((ROOT / "tf_allocator/pool/settings.cc").read_text()))
+    return set(VARIABLE.findall((ROOT / "tf_allocator/device/settings.cc").read_text()))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_paths_that_exist(document: Path) -> None:
     assert missing_paths(document.read_text(), document.parent) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_commands_that_exist(document: Path) -> None:
     text = document.read_text()
     assert unknown_stages(text) == []
     assert unknown_subcommands(text) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_settings_that_exist(document: Path) -> None:
     assert set(VARIABLE.findall(document.read_text())) <= settings_in_source()
 
@@ -93,6 +96,41 @@ def test_the_reference_has_every_setting_and_field() -> None:
     }
     absent = [n for n in sorted(settings_in_source() | fields) if f"`{n}`" not in reference]
     assert absent == []
+
+
+def names_for_python() -> set[str]:
+    """Every option of `load` and `HotModel`, every method of theirs, every event and its fields."""
+    found: set[str] = set()
+    for function in (tf_model_pool.load, tf_model_pool.HotModel.__init__):
+        found |= set(inspect.signature(function).parameters) - {"self"}
+    for kind in (tf_model_pool.LoadedModel, tf_model_pool.HotModel):
+        found |= {name for name in vars(kind) if not name.startswith("_")}
+    for event in tf_model_pool.HotEvent.__subclasses__():
+        found |= {event.__name__, *(field.name for field in dataclasses.fields(event))}
+    return found
+
+
+def test_the_reference_has_every_option_method_and_event() -> None:
+    names = names_for_python()
+    assert {"retry_max_seconds", "wait_for", "LoadFailed", "retry_seconds"} <= names
+    reference = (ROOT / "docs/reference.md").read_text()
+    assert [n for n in sorted(names) if not re.search(rf"`{n}\b", reference)] == []
+
+
+def test_the_reference_has_a_row_for_each_public_function() -> None:
+    reference = (ROOT / "docs/reference.md").read_text()
+    functions = [
+        name
+        for name in tf_model_pool.__all__
+        if inspect.isfunction(getattr(tf_model_pool, name)) or name == "HotModel"
+    ]
+    assert "release" in functions
+    assert [name for name in functions if f"| `{name}(" not in reference] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/examples/*.py")), ids=lambda p: p.name)
+def test_an_example_is_under_a_hundred_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 100
 
 
 def variables_of_the_build() -> list[str]:
@@ -109,6 +147,18 @@ def test_the_quickstart_has_every_variable_of_the_build() -> None:
     assert "PACKAGE" in names
     assert [name for name in names if not re.search(rf"\b{name}\b", quickstart)] == []
     assert "PACKAGE=tensorflow ./build.sh" in quickstart
+
+
+def test_the_quickstart_shows_the_demonstration_as_it_prints() -> None:
+    quickstart = (ROOT / "docs/quickstart.md").read_text()
+    _, _, after = quickstart.partition("    Serving through updates")
+    head, *rows = [line.strip() for line in after.splitlines()[2:5]]
+    printed = latencies.table([1.0], [1.0]).splitlines()
+    assert head == printed[0].strip()
+    for shown, row in zip(rows, printed[1:], strict=True):
+        assert re.sub(r"[\d,.]+", "N", shown).split() == re.sub(r"[\d,.]+", "N", row).split()
+    described = f"{update.UPDATES} updates, {update.RATE:g} requests/s of {update.CANDIDATES}"
+    assert described in quickstart
 
 
 def test_the_checkers_see_what_is_wrong() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import shutil
 import struct
 import subprocess
@@ -22,7 +23,7 @@ from support import models
 from support.children import Places
 from support.hot_models import PATIENCE
 from support.modes import child_environment
-from tf_model_pool import HotModel, LoadFailed, TensorFlowError, VersionLoadError
+from tf_model_pool import HotModel, LoadFailed, TensorFlowError, Unloaded, VersionLoadError
 from tf_model_pool.hot_events import HotEvent
 from tf_model_pool.warmup import WARMUP_FILE
 
@@ -35,6 +36,12 @@ def put(source: Path, base: Path, version: int) -> Path:
     """Deploys a version as `cp -r` does: file by file, at its final place."""
     shutil.copytree(source, base / str(version))
     return base / str(version)
+
+
+def put_whole(source: Path, base: Path, version: int) -> Path:
+    """Deploys a version at once, so that no look finds a part of it."""
+    shutil.copytree(source, base / "partial")
+    return (base / "partial").rename(base / str(version))
 
 
 @pytest.fixture
@@ -74,8 +81,13 @@ def test_every_answer_under_load_is_that_of_one_version_and_memory_goes_back(
     base: Path, exact: list[Path], answers: dict[bytes, int], ids: np.ndarray[Any, Any]
 ) -> None:
     # GIVEN callers that never rest
-    put(exact[0], base, 1)
+    put_whole(exact[0], base, 1)
     ended = threading.Event()
+    unloaded: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def on_event(event: HotEvent) -> None:
+        if isinstance(event, Unloaded):
+            unloaded.put(event.version)
 
     def call(hot: HotModel) -> int:
         calls = 0
@@ -91,14 +103,18 @@ def test_every_answer_under_load_is_that_of_one_version_and_memory_goes_back(
             calls += 1
         return calls
 
-    with HotModel(base, poll_seconds=0.02) as hot, ThreadPoolExecutor(THREADS) as executor:
+    with (
+        HotModel(base, poll_seconds=0.02, on_event=on_event) as hot,
+        ThreadPoolExecutor(THREADS) as executor,
+    ):
         hot.wait_for(1, PATIENCE)
         calls = [executor.submit(call, hot) for _ in range(THREADS)]
         # WHEN version after version is deployed, and the old one removed
         try:
             for version in range(2, 2 + ROUNDS):
-                put(source_of(exact, version), base, version)
+                put_whole(source_of(exact, version), base, version)
                 hot.wait_for(version, PATIENCE)
+                assert unloaded.get(timeout=PATIENCE) == version - 1
                 shutil.rmtree(base / str(version - 1))
         finally:
             ended.set()
@@ -391,6 +407,6 @@ def test_an_unreadable_version_is_like_a_damaged_one(base: Path, exact: list[Pat
         (base / "2").symlink_to(base / "gone")
         (base / "3").mkdir()
         (base / "3" / "saved_model.pb").symlink_to(base / "gone")
-        put(exact[1], base, 4)
+        put_whole(exact[1], base, 4)
         assert hot.wait_for(4, PATIENCE) == 4
         assert hot.stats().load_failures == 0

@@ -21,7 +21,7 @@ import pytest
 import tf_model_pool
 from support.children import Places, run_to_end
 from support.modes import child_environment
-from support.signature_models import TYPES, WIDTH
+from support.signature_models import NARROW_TYPES, QUANTISED_TYPES, TYPES, WIDTH
 from tf_model_pool import LoadedModel
 
 TESTS = Path(__file__).parents[1]
@@ -177,6 +177,36 @@ def test_arrays_of_every_type_go_in_and_come_out(types: LoadedModel, name: str) 
     assert signature(x=x[:0])["y"].shape == (0,)
 
 
+@pytest.mark.parametrize("name", NARROW_TYPES)
+def test_arrays_of_less_than_a_byte_or_of_eight_bits_go_in_and_come_out(
+    types: LoadedModel, name: str
+) -> None:
+    signature = types.signatures[f"of_{name}"]
+    dtype = signature.inputs["x"].numpy_dtype
+    assert dtype is not None
+    assert dtype.name == name
+    x = np.array([0, 1, 7, 2], dtype=np.int8).astype(dtype)
+    for given in (x, np.repeat(x, 2)[::2], [0, 1, 7, 2]):
+        found = signature(x=given)["y"]
+        assert found.dtype == dtype
+        assert found.tobytes() == x.tobytes()
+    with pytest.raises(TypeError, match=rf"expected {name} \[\?\], got float32"):
+        signature(x=np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("name", QUANTISED_TYPES)
+def test_arrays_of_quantised_types_go_in_and_come_out(types: LoadedModel, name: str) -> None:
+    signature = types.signatures[f"of_{name}"]
+    dtype = signature.inputs["x"].numpy_dtype
+    assert dtype is not None
+    x = np.array([(0,), (1,), (100,)], dtype=dtype)
+    found = signature(x=x)["y"]
+    assert found.dtype == dtype
+    assert found.tobytes() == x.tobytes()
+    with pytest.raises(TypeError, match=rf"expected {name} \[\?\], got float32"):
+        signature(x=np.zeros(3, np.float32))
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -292,6 +322,48 @@ def test_a_wrong_input_is_one_error_that_says_what_was_expected_and_what_came(
 ) -> None:
     with pytest.raises(error, match=HEAD + came):
         several.signatures["rank"](ids=given)
+
+
+class ScipyLike:
+    """As scipy.sparse has them."""
+
+    nnz = 1
+
+    def toarray(self) -> Any:
+        return np.zeros(1)
+
+
+@pytest.mark.parametrize("signature", ["rank", "of_string"])
+@pytest.mark.parametrize(
+    ("make", "came"),
+    [
+        ("sparse", r"SparseTensor: .*tf\.sparse\.to_dense\(x\)"),
+        ("sparse_value", r"SparseTensorValue: .*tf\.sparse\.to_dense\(x\)"),
+        ("ragged", r"RaggedTensor: .*x\.to_tensor\(\)"),
+        ("ragged_value", r"RaggedTensorValue: .*x\.to_tensor\(\)"),
+        ("slices", r"IndexedSlices: "),
+        ("scipy", r"ScipyLike: .*x\.toarray\(\)"),
+    ],
+)
+def test_sparse_and_ragged_tensors_are_one_error_that_names_the_input(
+    several: LoadedModel, types: LoadedModel, signature: str, make: str, came: str
+) -> None:
+    import tensorflow as tf
+
+    given: dict[str, Callable[[], Any]] = {
+        "sparse": lambda: tf.sparse.from_dense([0, 3]),
+        "sparse_value": lambda: tf.compat.v1.SparseTensorValue([[1]], [3], [2]),
+        "ragged": lambda: tf.ragged.constant([[1], [2, 3]]),
+        "ragged_value": lambda: tf.compat.v1.ragged.constant_value([[1], [2, 3]]),
+        "slices": lambda: tf.IndexedSlices(tf.ones([1, 2]), tf.constant([0]), tf.constant([4, 2])),
+        "scipy": ScipyLike,
+    }
+    run, name = {
+        "rank": (several.signatures["rank"], "ids"),
+        "of_string": (types.signatures["of_string"], "x"),
+    }[signature]
+    with pytest.raises(TypeError, match=rf"input '{name}' of signature '{signature}': .*{came}"):
+        run({name: given[make]()})
 
 
 def test_casts_that_lose_nothing_are_made(several: LoadedModel) -> None:

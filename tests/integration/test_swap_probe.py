@@ -404,9 +404,19 @@ def test_there_are_no_metrics_before_the_first_load_and_none_that_the_header_doe
 ) -> None:
     report = metrics_reports["nothing special"]
     assert not report.of("metric", when="before any load")
-    header = (repository / "tf_allocator" / "runtime" / "metrics.h").read_text(encoding="utf-8")
+    header = (repository / "tf_allocator" / "device" / "metrics.h").read_text(encoding="utf-8")
     described = {
         line.split("|")[1].strip() for line in header.splitlines() if line.startswith("// | ")
     }
     names = {line["name"] for line in report.of("metric", when="trimmed")}
     assert names == {name for name in described if name and not name.startswith("name,")}
+
+
+def test_asking_whether_pools_are_active_searches_no_symbol_table_again(
+    probe: Path, places: Places
+) -> None:
+    report = run_probe(probe, "onednn", "status", places.models / "exact" / "1")
+    (line,) = report.of("status")
+    # The search is counted at all, and once is enough: the hooks do not come off.
+    assert line["first"] > 0
+    assert line["others"] == 0

@@ -84,3 +84,52 @@ def test_versions_are_read_as_people_write_them(version: str) -> None:
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(CheckoutError, match="is not a version of TensorFlow"):
         releases.minor_of(version)
+
+
+def test_the_rows_of_hooks_def_are_functions_of_the_releases() -> None:
+    used = {function for release in releases.RELEASES for function in release.functions}
+    assert used == set(releases.HOOKS.values())
+
+
+@pytest.mark.parametrize(
+    ("row", "function"),
+    [
+        (
+            'MEMBER_HOOK(GET, Device::Get,\n            "_ZN6Device3GetE")\n',
+            releases.ReplacedFunction(
+                "GET",
+                "tensorflow::Device::Get",
+                releases.FRAMEWORK,
+                "_ZN6Device3GetE",
+                frozenset({"R_X86_64_64"}),
+            ),
+        ),
+        (
+            'FUNCTION_HOOK(LOAD, CC, "Load (Lite)",\n              "_ZN4Load"\n  "E")\n',
+            releases.ReplacedFunction(
+                "LOAD",
+                "tensorflow::Load (Lite)",
+                releases.CC,
+                "_ZN4LoadE",
+                frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"}),
+            ),
+        ),
+    ],
+    ids=["member", "function"],
+)
+def test_a_row_of_hooks_def_is_read(row: str, function: releases.ReplacedFunction) -> None:
+    assert releases.read_hooks(f"// a comment\n\n{row}") == {function.hook: function}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'FUNCTION_HOOK(LOAD, "Load", "_ZN4LoadE")\n',
+        'FUNCTION_HOOK(LOAD, CC, "Load", _ZN4LoadE)\n',
+        'MEMBER_HOOK(GET, Device::Get, "_Z1E")\nMEMBER_HOOK(GET, Device::Get, "_Z2E")\n',
+    ],
+    ids=["no library", "no quotes", "twice"],
+)
+def test_a_row_that_cannot_be_read_is_an_error(rows: str) -> None:
+    with pytest.raises(ValueError, match=r"hooks\.def: the rows .* were read as"):
+        releases.read_hooks(rows)

@@ -137,10 +137,10 @@ def test_what_the_patched_files_include_is_handed_on(targets: dict[str, Target])
     }
     assert included == {
         "tf_allocator/pool/pool_stats.h",
-        "tf_allocator/runtime/constant_tensor.h",
-        "tf_allocator/runtime/device_allocator.h",
+        "tf_allocator/device/constant_tensor.h",
+        "tf_allocator/device/device_allocator.h",
         "tf_allocator/load/load_session.h",
-        "tf_allocator/runtime/restore_scope.h",
+        "tf_allocator/restore/restore_scope.h",
     }
     assert included <= handed_on
 
@@ -154,7 +154,7 @@ def test_what_the_patched_files_include_is_handed_on(targets: dict[str, Target])
 )
 def test_the_logic_of_the_device_exists_once(call: str) -> None:
     # The hook of released binaries and the patched file make the same call.
-    assert call in (ROOT / "tf_allocator/runtime/threadpool_device_hook.cc").read_text()
+    assert call in (ROOT / "tf_allocator/binary/threadpool_device_hook.cc").read_text()
     added = [
         line.strip()
         for change in listing.read(ROOT / "patches", "v2.21").changes
@@ -165,6 +165,6 @@ def test_the_logic_of_the_device_exists_once(call: str) -> None:
 
 
 def test_nothing_but_released_binaries_looks_for_hooks(targets: dict[str, Target]) -> None:
-    assert "runtime/source_build.cc" in targets["process_state_srcs"].sources
-    source = (ROOT / "tf_allocator/runtime/source_build.cc").read_text()
+    assert "report/source_build.cc" in targets["process_state_srcs"].sources
+    source = (ROOT / "tf_allocator/report/source_build.cc").read_text()
     assert 'std::string UnboundHooks() { return ""; }' in source

@@ -242,7 +242,7 @@ def write_project(root: Path) -> Path:
         "tf_allocator/native.cc": 'extern "C" int native() { return 1; }\n',
         "tf_allocator/session.cc": 'extern "C" int session() { return 1; }\n',
         "tf_allocator/pool/pool_stats.h": "// statistics\n",
-        "tf_allocator/runtime/hooks.h": "// hooks\n",
+        "tf_allocator/binary/hooks.h": "// hooks\n",
         "tf_allocator/pool/pool_test.cc": "#error not part of a wheel\n",
         "tf_allocator/bench/driver.cc": "int main() { return 0; }\n",
         "tf_allocator/bench/driver_test.cc": "#error not part of a wheel\n",

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tf_model_pool.hot_events import HotEvent
-from tf_model_pool.hot_manager import Manager, Options
+from tf_model_pool.hot_manager import Manager
+from tf_model_pool.hot_types import Options
 
 #: For waits that end at once unless something is broken.
 PATIENCE = 60.0

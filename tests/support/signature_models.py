@@ -16,6 +16,9 @@ TYPES = (
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
+#: Those for which TensorFlow has few operations: they are given back as they came.
+NARROW_TYPES = ("float8_e4m3fn", "float8_e5m2", "int4", "uint4")
+QUANTISED_TYPES = ("qint8", "quint8", "qint16", "quint16", "qint32")
 WIDTH = 4
 
 
@@ -69,6 +72,12 @@ def save_all(root: Path) -> None:
 
     echoes = {
         f"of_{name}": signature(_echo, x=([None], tf.dtypes.as_dtype(name))) for name in TYPES
+    }
+    echoes |= {
+        f"of_{name}": signature(
+            lambda x: {"y": tf.identity(x)}, x=([None], tf.dtypes.as_dtype(name))
+        )
+        for name in (*NARROW_TYPES, *QUANTISED_TYPES)
     }
     echoes["of_string"] = signature(
         lambda x: {"y": x, "size": tf.strings.length(x), "joined": tf.strings.reduce_join(x)},

@@ -56,15 +56,18 @@ def native_load_totals() -> types.SimpleNamespace:
 class FakeNative(types.ModuleType):
     """Answers as tf_model_pool._native does; the attributes are what it was told to answer."""
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__("tf_model_pool._native")
-        self.reason = reason
+        self.code = "active"
+        self.reason = ""
         self.pools: list[types.SimpleNamespace] = []
         self.ranges: dict[range, str] = {}
         self.trimmed = 0
 
     def status(self) -> types.SimpleNamespace:
-        return types.SimpleNamespace(active=not self.reason, reason=self.reason)
+        return types.SimpleNamespace(
+            active=self.code == "active", code=self.code, reason=self.reason
+        )
 
     def list_pools(self) -> list[types.SimpleNamespace]:
         return self.pools
@@ -433,11 +436,11 @@ def test_active_pools_have_no_reason(native: FakeNative) -> None:
     assert tf_model_pool.inactive_reason() is None
 
 
-@pytest.mark.parametrize("reason", ["TF_MODEL_POOL=off", MALFORMED, "hooks not bound: restore"])
-def test_inactive_pools_give_the_native_reason(native: FakeNative, reason: str) -> None:
-    native.reason = reason
+@pytest.mark.parametrize("code", ["off", "malformed_setting", "hooks_not_bound"])
+def test_inactive_pools_give_the_native_reason(native: FakeNative, code: str) -> None:
+    native.code, native.reason = code, "in words"
     assert tf_model_pool.is_active() is False
-    assert tf_model_pool.inactive_reason() == reason
+    assert tf_model_pool.inactive_reason() == "in words"
 
 
 @pytest.mark.parametrize("call", [api.pools, api.totals, api.trim, api.settings])
@@ -454,7 +457,7 @@ def test_calls_without_the_patched_wheel_say_what_is_missing(
 
 @pytest.mark.parametrize("call", [api.pools, api.totals, api.trim, api.settings])
 def test_malformed_setting_is_an_error_of_its_own(native: FakeNative, call: Any) -> None:
-    native.reason = MALFORMED
+    native.code, native.reason = "malformed_setting", MALFORMED
     with pytest.raises(SettingError) as caught:
         call()
     assert str(caught.value) == MALFORMED
@@ -462,13 +465,13 @@ def test_malformed_setting_is_an_error_of_its_own(native: FakeNative, call: Any)
 
 
 def test_unbound_hooks_are_not_a_setting_error(native: FakeNative) -> None:
-    native.reason = "hooks not bound: RestoreTensorsV2"
+    native.code, native.reason = "hooks_not_bound", "hooks not bound: RestoreTensorsV2"
     with pytest.raises(NotActiveError, match="RestoreTensorsV2"):
         api.pools()
 
 
 def test_switched_off_pools_answer_empty(native: FakeNative) -> None:
-    native.reason = "TF_MODEL_POOL=off"
+    native.code, native.reason = "off", "TF_MODEL_POOL=off"
     assert api.pools() == []
     assert api.pool_of(4096) is None
     assert api.trim() == 0

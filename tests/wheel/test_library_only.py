@@ -34,11 +34,12 @@ PRELOAD = "libtf_model_pool_preload.so"
 LIBRARY = "libtf_model_pool.so"
 
 CMAKE = """
-if(TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL)
-  add_library(tf_model_pool_preload SHARED runtime/preload.cc)
+if(TF_MODEL_POOL_PRELOAD)
+  add_library(tf_model_pool_preload SHARED binary/preload.cc)
   target_include_directories(tf_model_pool_preload PRIVATE ..)
   foreach(name TENSORFLOW_VERSION GET_ALLOCATOR_SYMBOL MAKE_TENSOR_SYMBOL RESTORE_V2_SYMBOL
-          RESTORE_V1_SYMBOL RESTORE_SESSION_SYMBOL)
+          RESTORE_V1_SYMBOL RESTORE_SESSION_SYMBOL LOAD_BUNDLE_SYMBOL LOAD_LITE_SYMBOL
+          LOAD_META_GRAPH_SYMBOL)
     target_compile_definitions(tf_model_pool_preload PRIVATE
       "TF_MODEL_POOL_${name}=\\"${TF_MODEL_POOL_${name}}\\"")
   endforeach()
@@ -76,8 +77,8 @@ def write_project(root: Path, link_options: str = ALONE) -> Path:
     cmake = project / "tf_allocator" / "CMakeLists.txt"
     head, separator, tail = cmake.read_text(encoding="utf-8").partition("foreach(wanted")
     cmake.write_text(head + CMAKE % link_options + separator + tail, encoding="utf-8")
-    for name in ("preload.cc", "preload.h"):
-        shutil.copy(ROOT / "tf_allocator" / "runtime" / name, project / "tf_allocator" / "runtime")
+    for name in ("hooks.def", "preload.cc", "preload.h"):
+        shutil.copy(ROOT / "tf_allocator" / "binary" / name, project / "tf_allocator" / "binary")
     (project / "python" / "tf_model_pool" / "run.py").write_text("", encoding="utf-8")
     return project
 
@@ -186,8 +187,8 @@ def test_headers_that_differ_from_tensorflows_come_along_and_no_others(built: Pa
         "tensorflow/compiler/xla/tsl/framework/allocator.h",
         "tensorflow/core/common_runtime/process_state.h",
         "tf_allocator/pool/pool_stats.h",
-        "tf_allocator/runtime/hooks.h",
-        "tf_allocator/runtime/preload.h",
+        "tf_allocator/binary/hooks.h",
+        "tf_allocator/binary/preload.h",
     }
 
 
@@ -232,7 +233,7 @@ def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(
     released: FakeRelease, tmp_path: Path
 ) -> None:
     project = write_project(tmp_path / "project")
-    (project / "tf_allocator" / "runtime" / "preload.cc").write_text("#error no\n")
+    (project / "tf_allocator" / "binary" / "preload.cc").write_text("#error no\n")
     with pytest.raises(CompileError, match="#error no"):
         run_build(released, project)
     assert _left_behind(project) == []

@@ -101,7 +101,7 @@ def test_the_wheel_has_library_package_headers_and_licence(built: Path) -> None:
     assert {
         "tensorflow/libtf_model_pool.so",
         "tensorflow/include/tf_allocator/pool/pool_stats.h",
-        "tensorflow/include/tf_allocator/runtime/hooks.h",
+        "tensorflow/include/tf_allocator/binary/hooks.h",
         "tf_model_pool/__init__.py",
         "tf_model_pool/_native.pyi",
         "tf_model_pool/py.typed",

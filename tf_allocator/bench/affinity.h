@@ -15,7 +15,7 @@ namespace bench {
 std::vector<int> ThreadAffinity();
 
 // Restricts the calling thread. The kernel leaves out CPUs that are not there;
-// returns false where none is left.
+// returns false if none is left.
 bool SetThreadAffinity(const std::vector<int>& cpus);
 
 }  // namespace bench

@@ -43,8 +43,8 @@ namespace {
 constexpr size_t kBufferBytes = size_t{64} << 20;
 constexpr size_t kChunkBytes = size_t{256} << 10;
 
-// The file that this function's code is in. /proc/self/exe is the loader where
-// the program was started through it.
+// The file that this function's code is in. If the program was started
+// through the loader, /proc/self/exe is that.
 std::string ProgramPath() {
   const auto address =
       reinterpret_cast<uintptr_t>(reinterpret_cast<void*>(&BurnerMain));

@@ -24,20 +24,20 @@ class Burner {
  public:
   // Starts the child, which then waits: it is there before the run begins, so
   // that starting a program disturbs nothing. Returns nullptr and fills `error`
-  // where that fails. The child dies with the thread that calls this.
+  // if that fails. The child dies with the thread that calls this.
   static std::unique_ptr<Burner> Create(std::string* error);
   ~Burner();  // kills the child
   Burner(const Burner&) = delete;
   Burner& operator=(const Burner&) = delete;
 
   // Burns until Stop. With `bytes` > 0 also writes that many bytes to memory,
-  // spread evenly over `duration_ns`. Returns false where the child is gone.
+  // spread evenly over `duration_ns`. Returns false if the child is gone.
   bool Start(int64_t duration_ns, int64_t bytes);
   // Returns the bytes that it wrote since Start.
   int64_t Stop();
 
   pid_t pid() const { return pid_; }
-  // Its scheduling class: "idle", or another where the kernel refused.
+  // Its scheduling class: "idle", or another if the kernel refused.
   std::string Policy() const;
 
   struct Control;  // what parent and child share

@@ -59,7 +59,7 @@ class Reader {
     Fail(Path(name), value == nullptr ? JsonValue() : *value, allowed);
   }
 
-  // The member, or nullptr where it is absent or null. It counts as known.
+  // The member, or nullptr if it is absent or null. It counts as known.
   const JsonValue* Optional(const std::string& name) {
     known_.insert(name);
     const JsonValue* value = json_.Find(name);
@@ -75,7 +75,7 @@ class Reader {
     return value;
   }
 
-  // Leaves `result` as it is where the member is absent.
+  // Leaves `result` as it is if the member is absent.
   void Number(const std::string& name, double lowest, double highest,
               bool required, double* result) {
     const std::string allowed =

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a run of the driver does, as its configuration file says. Fields of the
-// server have TensorFlow Serving's names and meaning;
-// tf_allocator/bench/README.md explains each.
+// A run of the driver, as its configuration file describes it. Fields of the
+// server have TensorFlow Serving's names and meaning; README.md explains each.
 
 #ifndef TF_ALLOCATOR_BENCH_CONFIG_H_
 #define TF_ALLOCATOR_BENCH_CONFIG_H_
@@ -11,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "tf_allocator/bench/json_value.h"
+#include "tf_allocator/binary/json_value.h"
 
 namespace tf_model_pool {
 namespace bench {

@@ -17,7 +17,7 @@ namespace bench {
 // CLOCK_MONOTONIC.
 int64_t MonotonicNs();
 
-// Of the calling thread, since it began.
+// The calling thread's, since it began.
 struct ThreadCounters {
   int64_t cpu_ns = 0;
   int64_t runqueue_ns = 0;  // ready to run, waiting for a CPU
@@ -29,7 +29,7 @@ struct ThreadCounters {
 // Opens a file in the first call of a thread, and allocates nothing after it.
 ThreadCounters ReadThreadCounters();
 
-// Of this process, since it began.
+// This process's, since it began.
 struct ProcessCounters {
   int64_t minor_faults = 0;
   int64_t major_faults = 0;
@@ -40,7 +40,7 @@ struct ProcessCounters {
 ProcessCounters ReadProcessCounters();
 int64_t ReadResidentBytes();
 
-// Of the whole machine, since it started.
+// The whole machine's, since it started.
 struct MachineCounters {
   int64_t steal_ns = 0;
   int64_t busy_ns = 0;  // everything but idle, waiting for I/O, and steal
@@ -58,7 +58,7 @@ class RunQueueTotal {
   int64_t ended_ = 0;
 };
 
-// The wait that a schedstat file tells. Returns false where `text` is not one.
+// The wait that a schedstat file tells. Returns false if `text` is not one.
 bool ParseSchedstat(const char* text, int64_t* runqueue_ns);
 
 // The "cpu" line of /proc/stat; `tick_ns` is the length of a clock tick.

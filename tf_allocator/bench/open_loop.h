@@ -52,7 +52,7 @@ class OpenLoop {
   // served is waited for. Ends all threads.
   void Join(int64_t timeout_ns);
 
-  // Whether Join has given up waiting.
+  // True if Join has given up waiting.
   bool Abandoned();
 
   // For after Join: what was served, in order of intended time, and how many

@@ -7,12 +7,12 @@
 
 #include <string>
 
-#include "tf_allocator/bench/json_value.h"
+#include "tf_allocator/binary/json_value.h"
 
 namespace tf_model_pool {
 namespace bench {
 
-// Reads one object. Returns false, and the parser's message in `error`, where
+// Reads one object. Returns false, and the parser's message in `error`, if
 // `text` is none. Numbers become doubles.
 bool ParseJson(const std::string& text, JsonValue* value, std::string* error);
 

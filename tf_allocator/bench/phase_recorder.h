@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Times the phases of an update on the thread that does them, and holds
-// requests for a while in a phase where a test asks for it.
+// requests for a while in a phase that a test names.
 
 #ifndef TF_ALLOCATOR_BENCH_PHASE_RECORDER_H_
 #define TF_ALLOCATOR_BENCH_PHASE_RECORDER_H_
@@ -19,7 +19,7 @@
 namespace tf_model_pool {
 namespace bench {
 
-// Where requests wait while they are held. Thread-safe.
+// Requests wait here while they are held. Thread-safe.
 class StallGate {
  public:
   // Returns at once unless requests are held. Costs one load then.
@@ -41,7 +41,7 @@ struct PlannedStall {
   int64_t ns = 0;
 };
 
-// Of one update. Its phases may be done by different threads one after
+// Records one update. Its phases may be done by different threads one after
 // another, each phase by one.
 class PhaseRecorder {
  public:
@@ -53,7 +53,7 @@ class PhaseRecorder {
   PhaseRecorder(const PhaseRecorder&) = delete;
   PhaseRecorder& operator=(const PhaseRecorder&) = delete;
 
-  // Of which version the phases are from now on.
+  // The version that the phases are of from now on.
   void set_version(int version) { record_.version = version; }
 
   // Ends the phase before, begins `phase`, and makes its stalls.

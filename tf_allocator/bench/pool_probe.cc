@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "tf_allocator/pool/pool_stats.h"
-#include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/report/introspection.h"
 
 namespace tf_model_pool {
 namespace bench {
 namespace {
 
-// The functions of runtime/introspection.h and load/unload_thread.h, of the
+// The functions of report/introspection.h and load/unload_thread.h, of the
 // library's own version: the driver is shipped with it.
 template <typename Function>
 Function* Find(const char* symbol) {
@@ -50,7 +50,7 @@ std::string WithoutTrailingSlashes(std::string path) {
 }  // namespace
 
 bool PoolProbe::Active() const {
-  return FindStatus() != nullptr && FindStatus()().active;
+  return FindStatus() != nullptr && FindStatus()().active();
 }
 
 std::string PoolProbe::Status() const {

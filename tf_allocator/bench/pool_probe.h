@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The model pools of this process, where it has any: the driver also runs on a
+// The model pools of this process, if it has any: the driver also runs on a
 // TensorFlow without them, so it looks their functions up at run time.
 
 #ifndef TF_ALLOCATOR_BENCH_POOL_PROBE_H_
@@ -15,7 +15,7 @@ namespace bench {
 // Thread-safe.
 class PoolProbe {
  public:
-  // Whether restored tensors go to pools, and where not, why.
+  // True if restored tensors go to pools; if not, Status() says why.
   bool Active() const;
   std::string Status() const;
   // Times that pools made memory usable, ever; 0 without pools.

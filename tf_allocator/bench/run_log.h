@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What happened during a run besides requests: phases, updates, stalls, burns,
+// Records of a run besides its requests: phases, updates, stalls, burns,
 // samples, errors. Threads of the driver add to it; the result is made from it.
 // Times are from the driver's zero.
 
@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "tf_allocator/bench/config.h"
-#include "tf_allocator/bench/json_value.h"
+#include "tf_allocator/binary/json_value.h"
 
 namespace tf_model_pool {
 namespace bench {
@@ -62,7 +62,7 @@ struct BurnRecord {
   int64_t bytes = 0;  // written to memory
 };
 
-// Of the process at a moment; counters since it began.
+// The process at a moment; counters since it began.
 struct SampleRecord {
   int64_t at_ns = 0;
   int64_t rss_bytes = 0;

@@ -32,14 +32,14 @@ std::unique_ptr<tensorflow::thread::ThreadPoolInterface> NewLoadPool(
 
 class SavedModelVersion : public ModelVersion {
  public:
-  // What all versions of a model share. Outlives them.
+  // Shared by all versions of a model. Outlives them.
   struct Shared {
     ModelConfig model;
     ServerConfig server;
     RequestSet requests;
     RequestSet warmup;  // empty = no warm-up
-    // Where warm-up requests run: TensorFlow Serving runs them on the load
-    // thread pool, too. nullptr = where requests run.
+    // Warm-up requests run there: TensorFlow Serving runs them on the load
+    // thread pool, too. nullptr = on the threads of requests.
     tensorflow::thread::ThreadPoolInterface* load_pool = nullptr;
   };
 
@@ -61,7 +61,7 @@ class SavedModelVersion : public ModelVersion {
   const Shared& shared_;
   const std::string directory_;
   tensorflow::SavedModelBundle bundle_;
-  // Of the signature, sorted by key.
+  // The signature's, sorted by key.
   std::vector<std::string> input_names_;
   std::vector<std::string> output_names_;
   tensorflow::RunOptions run_options_;

@@ -26,6 +26,7 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -38,7 +39,6 @@
 #include "tf_allocator/bench/burner.h"
 #include "tf_allocator/bench/config.h"
 #include "tf_allocator/bench/counters.h"
-#include "tf_allocator/bench/json_value.h"
 #include "tf_allocator/bench/open_loop.h"
 #include "tf_allocator/bench/parse_json.h"
 #include "tf_allocator/bench/phase_recorder.h"
@@ -49,6 +49,7 @@
 #include "tf_allocator/bench/saved_model_version.h"
 #include "tf_allocator/bench/timeline.h"
 #include "tf_allocator/bench/version_manager.h"
+#include "tf_allocator/binary/json_value.h"
 
 extern char** environ;
 
@@ -70,11 +71,11 @@ constexpr int kOk = 0;
 constexpr int kFailure = 1;
 constexpr int kUsageError = 2;
 
-// As TensorFlow Serving: WarmupConsts::kMaxNumRecords.
+// TensorFlow Serving's WarmupConsts::kMaxNumRecords.
 constexpr size_t kMostWarmupRequests = 1000;
 
 constexpr int64_t kSecondNs = 1000000000;
-// How long requests that wait at the end may take before they are dropped.
+// Requests that wait at the end are dropped after that.
 constexpr int64_t kDrainNs = 60 * kSecondNs;
 constexpr int64_t kInterruptedDrainNs = 10 * kSecondNs;
 
@@ -116,7 +117,7 @@ std::string WriteFile(const std::string& path, const void* data, size_t size) {
   return "";
 }
 
-// What only this machine can tell. Returns "" or what is wrong.
+// Checks what only this machine can tell. Returns "" or what is wrong.
 std::string CheckAgainstMachine(const Config& config) {
   for (size_t i = 0; i < config.models.size(); ++i) {
     const ModelConfig& model = config.models[i];
@@ -388,138 +389,188 @@ std::string ReadAllRequests(
   return "";
 }
 
-int Run(const std::string& config_path, const std::string& output) {
-  std::string text;
-  std::string error;
-  if (!ReadFile(config_path, &text)) {
-    return Fail(kUsageError, config_path + ": " + std::strerror(errno));
-  }
-  JsonValue config_json;
-  if (!ParseJson(text, &config_json, &error)) {
-    std::replace(error.begin(), error.end(), '\n', ' ');
-    return Fail(kUsageError, config_path + ": is not JSON: " + error);
-  }
-  Config config;
-  if (!ParseConfig(config_json, &config, &error)) {
-    return Fail(kUsageError, config_path + ": " + error);
-  }
-  error = CheckAgainstMachine(config);
-  if (!error.empty()) return Fail(kUsageError, config_path + ": " + error);
-  for (const char* name : {"/requests.bin", "/result.json"}) {
-    if (Exists(output + name)) {
-      return Fail(kUsageError, "--output " + output +
-                                   ": holds results already; expected a "
-                                   "directory that is new or empty");
+// One run, from the configuration to the results.
+class Driver {
+ public:
+  Driver(std::string config_path, std::string output)
+      : config_path_(std::move(config_path)), output_(std::move(output)) {}
+
+  // Returns the exit status.
+  int Run() {
+    std::string error = ReadConfig();
+    if (error.empty()) error = CheckAgainstMachine(config_);
+    if (!error.empty()) return Fail(kUsageError, config_path_ + ": " + error);
+    error = MakeOutput();
+    if (!error.empty()) {
+      return Fail(kUsageError, "--output " + output_ + ": " + error);
     }
-  }
-  if (!IsDirectory(output) && mkdir(output.c_str(), 0777) != 0) {
-    return Fail(kUsageError,
-                "--output " + output + ": " + std::strerror(errno));
-  }
-
-  // All threads that start from here on inherit both.
-  Signals signals;
-  if (!config.load.server_cpus.empty()) {
-    SetThreadAffinity(config.load.server_cpus);
-  }
-
-  const std::vector<TimelineEvent> events = MakeTimeline(config);
-  std::vector<std::unique_ptr<Burner>> burners;
-  while (burners.size() < BurnersNeeded(events)) {
-    burners.push_back(Burner::Create(&error));
-    if (burners.back() == nullptr) return Fail(kFailure, error);
+    // All threads that start from here on inherit both.
+    signals_.emplace();
+    if (!config_.load.server_cpus.empty()) {
+      SetThreadAffinity(config_.load.server_cpus);
+    }
+    error = CreateBurners();
+    if (!error.empty()) return Fail(kFailure, error);
+    MakeLoadPool();
+    error = ReadAllRequests(config_, load_pool_.get(), &shared_);
+    if (!error.empty()) return Fail(kUsageError, config_path_ + ": " + error);
+    error = LoadFirst();
+    if (const int signal = signals_->Wait(0)) return 128 + signal;
+    if (!error.empty()) return Fail(kFailure, error);
+    Serve();
+    return Finish();
   }
 
-  const int load_index = config.server.session_run_load_threadpool_index;
-  std::unique_ptr<tensorflow::thread::ThreadPoolInterface> load_pool;
-  if (load_index >= 0) {
+ private:
+  // This and the next return "" or what is wrong.
+  std::string ReadConfig() {
+    std::string text;
+    if (!ReadFile(config_path_, &text)) return std::strerror(errno);
+    std::string error;
+    if (!ParseJson(text, &config_json_, &error)) {
+      std::replace(error.begin(), error.end(), '\n', ' ');
+      return "is not JSON: " + error;
+    }
+    return ParseConfig(config_json_, &config_, &error) ? "" : error;
+  }
+
+  std::string MakeOutput() const {
+    for (const char* name : {"/requests.bin", "/result.json"}) {
+      if (Exists(output_ + name)) {
+        return "holds results already; expected a directory that is new or "
+               "empty";
+      }
+    }
+    if (!IsDirectory(output_) && mkdir(output_.c_str(), 0777) != 0) {
+      return std::strerror(errno);
+    }
+    return "";
+  }
+
+  std::string CreateBurners() {
+    events_ = MakeTimeline(config_);
+    std::string error;
+    while (burners_.size() < BurnersNeeded(events_)) {
+      burners_.push_back(Burner::Create(&error));
+      if (burners_.back() == nullptr) return error;
+    }
+    return "";
+  }
+
+  // For restore and init ops, if the configuration gives them one.
+  void MakeLoadPool() {
+    const int index = config_.server.session_run_load_threadpool_index;
+    if (index < 0) return;
+    const auto& pools = config_.server.session_inter_op_thread_pool;
     int threads = 0;
-    const auto& pools = config.server.session_inter_op_thread_pool;
-    if (static_cast<size_t>(load_index) < pools.size()) {
-      threads = pools[static_cast<size_t>(load_index)].num_threads;
+    if (static_cast<size_t>(index) < pools.size()) {
+      threads = pools[static_cast<size_t>(index)].num_threads;
     }
     if (threads == 0) threads = static_cast<int>(ThreadAffinity().size());
-    load_pool = NewLoadPool(threads);
+    load_pool_ = NewLoadPool(threads);
   }
-  std::vector<std::unique_ptr<SavedModelVersion::Shared>> shared;
-  error = ReadAllRequests(config, load_pool.get(), &shared);
-  if (!error.empty()) return Fail(kUsageError, config_path + ": " + error);
 
-  const PoolProbe probe;
-  RunLog log;
-  StallGate gate;
-  VersionManager manager(
-      &config,
-      [&](int model, int version) {
-        const SavedModelVersion::Shared* of =
-            shared[static_cast<size_t>(model)].get();
-        return std::make_unique<SavedModelVersion>(
-            of, of->model.versions[static_cast<size_t>(version)]);
-      },
-      &gate, &log, probe);
-  error = manager.LoadFirst([&] { return signals.Wait(0) != 0; });
-  if (const int signal = signals.Wait(0)) return 128 + signal;
-  if (!error.empty()) return Fail(kFailure, error);
+  std::string LoadFirst() {
+    manager_.emplace(
+        &config_,
+        [this](int model, int version) {
+          const SavedModelVersion::Shared* of =
+              shared_[static_cast<size_t>(model)].get();
+          return std::make_unique<SavedModelVersion>(
+              of, of->model.versions[static_cast<size_t>(version)]);
+        },
+        &gate_, &log_, probe_);
+    return manager_->LoadFirst([this] { return signals_->Wait(0) != 0; });
+  }
 
-  Outcome outcome;
-  outcome.tensorflow_version = TF_Version();
-  const std::vector<ScheduledRequest> schedule = MakeSchedule(config);
-  OpenLoop::Options options;
-  options.request_threads = config.load.request_threads;
-  options.generator_cpus = config.load.generator_cpus;
-  // Threads start before zero, so that none is late.
-  constexpr int64_t kLeadNs = 20000000;
-  const int64_t zero_ns = MonotonicNs() + kLeadNs;
-  timespec now{};
-  clock_gettime(CLOCK_REALTIME, &now);
-  outcome.zero_unix_ns =
-      now.tv_sec * kSecondNs + now.tv_nsec + (zero_ns - MonotonicNs());
-  OpenLoop load(options, &schedule,
-                [&](const ScheduledRequest& request, RequestRecord* record) {
-                  ServeRequest(request, &manager, &gate, zero_ns, record);
-                });
-  manager.Start(zero_ns);
-  {
-    ProcessSampler sampler(zero_ns, &log,
-                           [&](int64_t bytes) { manager.NoteResident(bytes); });
-    TimelinePlayer player(&config, events, zero_ns, &manager, &burners, &log);
-    load.Start(zero_ns);
-    std::puts("swap_driver: running");
-    std::fflush(stdout);
-    const int64_t end_ns = zero_ns + std::llround(config.duration_s * 1e9);
+  // Sends the requests and lets the timeline happen, to their end or a signal.
+  void Serve() {
+    outcome_.tensorflow_version = TF_Version();
+    const std::vector<ScheduledRequest> schedule = MakeSchedule(config_);
+    OpenLoop::Options options;
+    options.request_threads = config_.load.request_threads;
+    options.generator_cpus = config_.load.generator_cpus;
+    // Threads start before zero, so that none is late.
+    constexpr int64_t kLeadNs = 20000000;
+    const int64_t zero_ns = MonotonicNs() + kLeadNs;
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    outcome_.zero_unix_ns =
+        now.tv_sec * kSecondNs + now.tv_nsec + (zero_ns - MonotonicNs());
+    OpenLoop load(options, &schedule,
+                  [&](const ScheduledRequest& request, RequestRecord* record) {
+                    ServeRequest(request, &*manager_, &gate_, zero_ns, record);
+                  });
+    manager_->Start(zero_ns);
+    {
+      ProcessSampler sampler(zero_ns, &log_, [this](int64_t bytes) {
+        manager_->NoteResident(bytes);
+      });
+      TimelinePlayer player(&config_, events_, zero_ns, &*manager_, &burners_,
+                            &log_);
+      load.Start(zero_ns);
+      std::puts("swap_driver: running");
+      std::fflush(stdout);
+      AwaitEnd(zero_ns, player, &load);
+      outcome_.interrupted = signals_->Wait(0) != 0;
+      load.StopSending();
+      load.Join(outcome_.interrupted ? kInterruptedDrainNs : 0);
+      outcome_.duration_ns = MonotonicNs() - zero_ns;
+    }
+    outcome_.dropped = load.dropped();
+    served_ = load.Served();
+  }
+
+  void AwaitEnd(int64_t zero_ns, const TimelinePlayer& player, OpenLoop* load) {
+    const int64_t end_ns = zero_ns + std::llround(config_.duration_s * 1e9);
     constexpr int64_t kPollNs = 20000000;
     int64_t drain_until_ns = end_ns + kDrainNs;
-    while (signals.Wait(kPollNs) == 0) {
+    while (signals_->Wait(kPollNs) == 0) {
       const int64_t at_ns = MonotonicNs();
-      if (at_ns < end_ns || !player.Finished() || !manager.Idle()) {
+      if (at_ns < end_ns || !player.Finished() || !manager_->Idle()) {
         // A long update is no reason to drop requests.
         if (at_ns >= end_ns) drain_until_ns = at_ns + kDrainNs;
         continue;
       }
-      if (load.Finished() || at_ns >= drain_until_ns) break;
-    }
-    outcome.interrupted = signals.Wait(0) != 0;
-    load.StopSending();
-    load.Join(outcome.interrupted ? kInterruptedDrainNs : 0);
-    outcome.duration_ns = MonotonicNs() - zero_ns;
-  }
-  outcome.dropped = load.dropped();
-  error = WriteResults(output, config, config_json, outcome, load.Served(), log,
-                       probe);
-  if (!error.empty()) Fail(kFailure, error);
-  int status = error.empty() && log.errors().empty() ? kOk : kFailure;
-  for (const std::string& each : log.errors()) Fail(kFailure, each);
-  if (outcome.interrupted) {
-    status = 128 + signals.Wait(0);
-    // An update may still run, and TensorFlow cannot be asked to give it up.
-    if (!manager.Idle()) {
-      burners.clear();
-      std::fflush(nullptr);
-      _exit(status);
+      if (load->Finished() || at_ns >= drain_until_ns) break;
     }
   }
-  return status;
-}
+
+  // Writes the results. Returns the exit status.
+  int Finish() {
+    const std::string error = WriteResults(output_, config_, config_json_,
+                                           outcome_, served_, log_, probe_);
+    if (!error.empty()) Fail(kFailure, error);
+    int status = error.empty() && log_.errors().empty() ? kOk : kFailure;
+    for (const std::string& each : log_.errors()) Fail(kFailure, each);
+    if (outcome_.interrupted) {
+      status = 128 + signals_->Wait(0);
+      // An update may still run, and TensorFlow cannot be asked to give it up.
+      if (!manager_->Idle()) {
+        burners_.clear();
+        std::fflush(nullptr);
+        _exit(status);
+      }
+    }
+    return status;
+  }
+
+  const std::string config_path_;
+  const std::string output_;
+  JsonValue config_json_;
+  Config config_;
+  std::optional<Signals> signals_;
+  std::vector<TimelineEvent> events_;
+  std::vector<std::unique_ptr<Burner>> burners_;
+  std::unique_ptr<tensorflow::thread::ThreadPoolInterface> load_pool_;
+  std::vector<std::unique_ptr<SavedModelVersion::Shared>> shared_;
+  const PoolProbe probe_;
+  RunLog log_;
+  StallGate gate_;
+  std::optional<VersionManager> manager_;
+  Outcome outcome_;
+  std::vector<RequestRecord> served_;
+};
 
 int Main(int argc, char** argv) {
   if (argc > 1 && std::string(argv[1]) == kBurnFlag) {
@@ -547,7 +598,7 @@ int Main(int argc, char** argv) {
     std::fputs(kUsage, stderr);
     return kUsageError;
   }
-  return Run(config, output);
+  return Driver(config, output).Run();
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ int64_t Nanoseconds(double seconds) {
   return static_cast<int64_t>(std::llround(seconds * 1e9));
 }
 
-// Of events of one moment: a burn ends before the next begins and can pass its
-// burner on, and a stall is known before the update that it holds.
+// Orders events of one moment: a burn ends before the next begins and can pass
+// its burner on, and a stall is known before the update that it holds.
 int Rank(Kind kind) {
   switch (kind) {
     case Kind::kBurnEnd:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What happens during a run besides requests, as moments in order.
+// Events of a run besides its requests, as moments in order.
 
 #ifndef TF_ALLOCATOR_BENCH_TIMELINE_H_
 #define TF_ALLOCATOR_BENCH_TIMELINE_H_
@@ -26,7 +26,7 @@ struct TimelineEvent {
 // at the latest.
 std::vector<TimelineEvent> MakeTimeline(const Config& config);
 
-// How many burns run at the same time at most.
+// The most burns that run at the same time.
 size_t BurnersNeeded(const std::vector<TimelineEvent>& events);
 
 }  // namespace bench

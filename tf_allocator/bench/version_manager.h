@@ -44,7 +44,7 @@ class ModelVersion {
                   double* checksum) = 0;
 };
 
-// Runs tasks in order of arrival on threads of its own, or, where there are
+// Runs tasks in order of arrival on threads of its own, or, if there are
 // none, in Schedule.
 class Executor {
  public:
@@ -107,10 +107,10 @@ class VersionManager {
   void Update(const std::vector<int>& models,
               const std::vector<PlannedStall>& stalls);
 
-  // The version that is served now; nullptr where there is none.
+  // The version that is served now; nullptr if there is none.
   std::shared_ptr<const Lease> Serving(int model) const;
 
-  // Whether no update runs or waits.
+  // True if no update runs or waits.
   bool Idle() const;
 
   // Tells the updates that run how much memory the process has now.

@@ -10,7 +10,7 @@ namespace tf_model_pool {
 namespace bench {
 namespace {
 
-// What fake versions do and did.
+// Says and records what fake versions do.
 struct World {
   std::mutex mutex;
   std::condition_variable changed;

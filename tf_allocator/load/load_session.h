@@ -40,8 +40,8 @@ absl::Status RestoreSessionForPools(
     const RunOptions& run_options, const MetaGraphDef& meta_graph,
     const std::string& export_dir, std::unique_ptr<Session>* session);
 
-// Whether `restore_session` is what runs on this thread: in a build from source
-// a function calls RestoreSessionForPools with itself.
+// True while this thread is in `restore_session`: in a build from source a
+// function calls RestoreSessionForPools with itself.
 bool InRestoreSessionForPools();
 
 // Returns `session`, made to serve (serving_session.h); a session whose devices

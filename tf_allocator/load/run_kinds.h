@@ -34,9 +34,9 @@ uint64_t HashOf(const std::vector<std::pair<std::string, Tensor>>& feeds,
                 const std::vector<std::string>& fetches,
                 const std::vector<std::string>& targets);
 
-// What serving asks for: every signature that has inputs and outputs, with all
-// of them; the default one first, the others by name. Left out are those that
-// never serve (init op, training), and what is not dense tensors.
+// The runs that serving asks for: every signature that has inputs and outputs,
+// with all of them; the default one first, the others by name. Left out are
+// those that never serve (init op, training), and what is not dense tensors.
 std::vector<RunKind> ServedKinds(const MetaGraphDef& meta_graph);
 
 // Makes the executors for `kind` without running a kernel. Returns whether they

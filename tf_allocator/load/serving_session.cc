@@ -15,14 +15,14 @@
 #include "tensorflow/cc/saved_model/constants.h"
 #include "tensorflow/core/platform/logging.h"
 #include "tensorflow/core/platform/path.h"
+#include "tf_allocator/device/load_totals.h"
+#include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/load/forwarding_session.h"
-#include "tf_allocator/load/load_totals.h"
 #include "tf_allocator/load/run_kinds.h"
+#include "tf_allocator/load/session_model.h"
 #include "tf_allocator/load/unload_thread.h"
 #include "tf_allocator/pool/fork_safe_mutex.h"
 #include "tf_allocator/pool/model_identity.h"
-#include "tf_allocator/runtime/process_settings.h"
-#include "tf_allocator/runtime/session_model.h"
 #include "tf_allocator/sched/load_thread.h"
 
 namespace {
@@ -36,7 +36,8 @@ bool SetPreparing(bool on) { return std::exchange(prepares, on); }
 namespace tensorflow {
 namespace {
 
-// What versions of a model have been asked for, newest first. Thread-safe.
+// The kinds that versions of a model have been asked for, newest first.
+// Thread-safe.
 class KindsOfModels {
  public:
   static KindsOfModels& OfProcess() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What stands in front of the session of a model that requests run on.
+// The session that requests run on stands in front of TensorFlow's.
 
 #ifndef TF_ALLOCATOR_LOAD_SERVING_SESSION_H_
 #define TF_ALLOCATOR_LOAD_SERVING_SESSION_H_
@@ -40,8 +40,9 @@ void PrepareToServe(Session* session, const MetaGraphDef& meta_graph,
 
 namespace tf_model_pool {
 
-// Whether loads of the calling thread prepare what the model serves; returns
-// what was so before. For a caller that makes callables of its own.
+// Loads of the calling thread prepare what the model serves if `on`, as they do
+// at first. Returns what was set before. For a caller that makes callables of
+// its own.
 bool SetPreparing(bool on);
 
 }  // namespace tf_model_pool

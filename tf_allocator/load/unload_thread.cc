@@ -28,7 +28,7 @@ class UnloadThread {
       static UnloadThread* at_fork = thread;
       pthread_atfork([] { at_fork->mu_.lock(); }, [] { at_fork->mu_.unlock(); },
                      [] { at_fork->BeginChild(); });
-      // What a session uses must not be gone before it.
+      // No session may outlive what it uses.
       std::atexit([] { at_fork->End(); });
       return thread;
     }();

@@ -23,7 +23,7 @@ ControlGroup ParseControlGroup(const std::string& proc_cgroup,
                                const std::string& mountinfo,
                                const std::string& controller);
 
-// Of this process, now.
+// The one of this process, now.
 ControlGroup FindControlGroup(const std::string& controller);
 
 // A whole file, "" if it cannot be read.

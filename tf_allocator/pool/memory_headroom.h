@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How much more memory this process may take before the kernel kills somebody.
+// The memory that this process may still take before the kernel kills somebody.
 
 #ifndef TF_ALLOCATOR_POOL_MEMORY_HEADROOM_H_
 #define TF_ALLOCATOR_POOL_MEMORY_HEADROOM_H_

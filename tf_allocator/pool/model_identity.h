@@ -14,7 +14,7 @@ struct ModelIdentity {
   std::string version;    // "" for a SavedModel in an unversioned directory
 
   // "<last part of model_dir>/<version>", for people; the one that is there
-  // where the other is missing. Not unique: two models of one name can live in
+  // if the other is missing. Not unique: two models of one name can live in
   // different directories.
   std::string Name() const;
 

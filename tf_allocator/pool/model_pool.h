@@ -36,7 +36,7 @@ namespace tf_model_pool {
 // chunk is a multiple of that.
 constexpr size_t kChunkGranularity = 64;
 
-// What all pools together may keep mapped.
+// A limit to what all pools together keep mapped.
 class MemoryBudget {
  public:
   virtual ~MemoryBudget() = default;
@@ -91,7 +91,7 @@ class ModelPool {
   // `address` is not one.
   bool Sizes(const void* address, size_t* requested, size_t* granted) const;
 
-  // Whether `address` lies in memory of this pool, in use or not.
+  // True if `address` lies in memory of this pool, in use or not.
   bool Contains(const void* address) const;
 
   // Counts bytes of this version that lie elsewhere for want of room. A pool
@@ -104,8 +104,8 @@ class ModelPool {
   // When the pool last became idle, by Options::now_ns; -1 if it is not.
   int64_t idle_since_ns() const;
   size_t bytes_reserved() const;
-  // What the version in the pool takes, or took last: what it has had in use or
-  // has announced, in multiples of kRegionGranularity.
+  // The bytes that the version in the pool takes, or took last: what it has had
+  // in use or has announced, in multiples of kRegionGranularity.
   size_t bytes_needed() const;
 
   // Lets the system take the memory of an idle pool while nothing lies in it.
@@ -149,7 +149,8 @@ class ModelPool {
 
   // Makes at least `bytes` more usable. REQUIRES: growth_mu_ held, mu_ not.
   bool Grow(size_t bytes, bool make_room = true);
-  // Where the next `bytes` can be committed; -1 if address space is out.
+  // The region in which the next `bytes` can be committed; -1 if address space
+  // is out.
   int PlaceForGrowth(size_t bytes);
   // The rest REQUIRE mu_.
   void* AllocateFromFree(size_t alignment, size_t size, size_t requested);

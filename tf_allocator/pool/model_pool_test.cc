@@ -104,7 +104,7 @@ class ModelPoolTest : public ::testing::Test {
   std::unique_ptr<ModelPool> pool_;
 };
 
-// What a load announces is enough.
+// A load gets by with what it announces.
 
 TEST_F(ModelPoolTest, SumOfRoundedSizesFitsWithoutFurtherGrowth) {
   std::mt19937 random(7);
@@ -213,7 +213,7 @@ TEST_F(ModelPoolTest, ReservationRefusedBySystemLeavesTheAccountsIntact) {
   EXPECT_EQ(Stats().bytes_reserved, kPart);
   EXPECT_EQ(Stats().num_mappings, 1u);
   EXPECT_EQ(budget_.charged(), kPart);
-  // What was announced before is still there, and no more is promised.
+  // All that was announced before is still there, and no more is promised.
   EXPECT_NE(Allocate(kPart), nullptr);
   memory_.refuse_commits = false;
   ASSERT_TRUE(pool_->Reserve(kPart));
@@ -365,7 +365,7 @@ TEST_F(ModelPoolTest, ContainsEndsWithTheUsableBytes) {
 
 // Random sequences against a model that knows only what is in use: the free
 // chunks must be exactly the gaps between, so every byte is in one chunk and
-// each allocation lands where best fit says.
+// each allocation lands in the place that best fit says.
 class RandomSequenceTest
     : public ModelPoolTest,
       public ::testing::WithParamInterface<std::tuple<int, int>> {
@@ -880,7 +880,7 @@ TEST_F(ModelPoolTest, PoolCanBeTrimmedFromTheIdleCallback) {
   pool_->EndLoad();
   EXPECT_EQ(trimmed, kPart);
 
-  // The same where a tensor without a load finds no room.
+  // The same if a tensor without a load finds no room.
   pool_->BeginLoad(false);
   ASSERT_TRUE(pool_->Reserve(kPart));
   on_idle_ = nullptr;

@@ -3,16 +3,12 @@
 #include "tf_allocator/pool/pool_registry.h"
 
 #include <algorithm>
-#include <limits>
-#include <new>
+#include <chrono>
 #include <tuple>
 #include <utility>
 
 namespace tf_model_pool {
 namespace {
-
-constexpr int64_t kNsPerSecond = 1000000000;
-constexpr size_t kAll = std::numeric_limits<size_t>::max();
 
 // A load does not sit in a range that is more than twice too large, or this
 // much if it is small: a large version would miss it.
@@ -36,26 +32,19 @@ PoolRegistry::Options WithDefaults(PoolRegistry::Options options) {
   return options;
 }
 
-// Forgets who holds it or waits for it: other threads, which a forked child has
-// not.
-template <typename T>
-void MakeAnew(T* held) {
-  new (held) T;
+MemoryKeeper::Options KeeperOptions(const PoolRegistry::Options& options,
+                                    std::function<void()> prepare) {
+  return {options.policy,        options.now_ns,     options.headroom,
+          options.release_pause, options.has_keeper, std::move(prepare)};
 }
 
 }  // namespace
 
 PoolRegistry::PoolRegistry(Options options)
-    : options_(WithDefaults(std::move(options))) {}
+    : options_(WithDefaults(std::move(options))),
+      keeper_(KeeperOptions(options_, [this] { Prepare(); }), &table_) {}
 
-PoolRegistry::~PoolRegistry() {
-  {
-    std::lock_guard<std::mutex> lock(background_mu_);
-    stopping_ = true;
-  }
-  background_wakes_.notify_all();
-  if (keeper_runs_) pthread_join(keeper_, nullptr);
-}
+PoolRegistry::~PoolRegistry() { keeper_.Stop(); }
 
 uint8_t PoolRegistry::BeginLoad(const Load& load) {
   std::string reason;
@@ -81,9 +70,9 @@ uint8_t PoolRegistry::BeginLoad(const Load& load) {
       }
     }
     if (slot == nullptr) break;
-    WakeKeeper(/*to_look=*/false);
+    keeper_.Wake(/*to_look=*/false);
     // Mapping and faulting can take seconds: not under mu_.
-    if (load.bytes == 0 || slot->pool->Reserve(load.bytes)) {
+    if (!load.bytes || slot->pool->Reserve(*load.bytes)) {
       bool first = false;
       if (!joins) {
         std::lock_guard<std::mutex> lock(mu_);
@@ -94,11 +83,11 @@ uint8_t PoolRegistry::BeginLoad(const Load& load) {
         options_.log_info("Model pools are active: " + load.identity.Name() +
                           " (" + load.identity.model_dir + ") is loaded into " +
                           "slot " + slot->letter + ", " +
-                          std::to_string(load.bytes) + " bytes");
+                          std::to_string(load.bytes.value_or(0)) + " bytes");
       }
       return slot->id;
     }
-    reason = WhyRefused(*slot->pool, load.bytes);
+    reason = WhyRefused(*slot->pool, *load.bytes);
     {
       std::lock_guard<std::mutex> lock(mu_);
       --slot->num_loads;
@@ -113,8 +102,8 @@ uint8_t PoolRegistry::BeginLoad(const Load& load) {
 
 void PoolRegistry::EndLoad(uint8_t id) {
   if (ModelPool* p = pool(id)) p->EndLoad();
-  BytesToKeep();  // while the version is there to be seen
-  if (options_.settings.prepare) WakeKeeper(/*to_look=*/true);
+  keeper_.NoteNeed();
+  if (options_.policy.prepare) keeper_.Wake(/*to_look=*/true);
 }
 
 std::string PoolRegistry::NameOf(uint8_t id) const {
@@ -157,11 +146,11 @@ Totals PoolRegistry::GetTotals() const {
     totals.prefault_ns += stats.prefault_ns;
     ++totals.num_pools;
   }
-  totals.limit_bytes = options_.settings.limit_bytes;
+  totals.limit_bytes = options_.policy.limit_bytes;
   std::lock_guard<std::mutex> lock(mu_);
   totals.fallback_loads = fallback_loads_;
   totals.fallback_bytes = fallback_bytes_;
-  totals.trimmed_bytes = trimmed_bytes_;
+  totals.trimmed_bytes = keeper_.trimmed_bytes();
   totals.prepared_bytes = prepared_bytes_;
   totals.last_fallback_reason = last_fallback_reason_;
   totals.loads_into_new_memory = loads_into_new_memory_;
@@ -175,49 +164,6 @@ std::string PoolRegistry::PoolOf(const void* address) const {
     if (slot->pool->Contains(address)) return slot->identity.Name();
   }
   return "";
-}
-
-size_t PoolRegistry::Trim() {
-  size_t bytes = 0;
-  for (ModelPool* p : Pools()) {
-    size_t part;
-    do {
-      std::lock_guard<std::mutex> trimming(trim_mu_);
-      part = TrimPool(p, /*paced=*/true, kAll);
-      bytes += part;
-    } while (part > 0);
-  }
-  return bytes;
-}
-
-int64_t PoolRegistry::Tidy() {
-  if (options_.settings.prepare) Prepare();
-  const std::vector<ModelPool*> standby = Standby();
-  bool offered = true;
-  for (ModelPool* p : standby) offered = p->Offer() && offered;
-  // What the system cannot take would count against the limit that it kills at.
-  const bool keep = offered || !options_.headroom().limited;
-
-  std::lock_guard<std::mutex> trimming(trim_mu_);
-  const size_t there = StandbyBytes();
-  size_t surplus = there - std::min(there, BytesToKeep());
-  int64_t wait_ns = -1;
-  for (ModelPool* p : standby) {
-    size_t most = surplus;
-    if (!keep || options_.settings.retain == Settings::Retain::kRelease) {
-      most = kAll;
-    } else if (options_.settings.retain == Settings::Retain::kSeconds) {
-      const int64_t since = p->idle_since_ns();
-      if (since < 0) continue;
-      const int64_t left = since - options_.now_ns() +
-                           options_.settings.retain_seconds * kNsPerSecond;
-      most = left <= 0 ? kAll : 0;
-      if (left > 0) wait_ns = wait_ns < 0 ? left : std::min(wait_ns, left);
-    }
-    if (most == 0) continue;
-    surplus -= std::min(surplus, TrimPool(p, /*paced=*/true, most));
-  }
-  return wait_ns;
 }
 
 void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
@@ -238,55 +184,14 @@ void PoolRegistry::CountFallbackBytes(uint8_t id, size_t bytes) {
 
 void PoolRegistry::BeforeFork() {
   mu_.lock();
-  background_mu_.lock();
-  for (ModelPool* p : Pools()) p->BeforeFork();
+  keeper_.BeforeFork();
+  for (ModelPool* p : table_.All()) p->BeforeFork();
 }
 
 void PoolRegistry::AfterFork(bool in_child) {
-  for (ModelPool* p : Pools()) p->AfterFork(in_child);
-  if (in_child) {
-    MakeAnew(&trim_mu_);
-    MakeAnew(&background_wakes_);
-    keeper_runs_ = false;
-    waiting_for_memory_ = 0;
-  }
-  background_mu_.unlock();
+  for (ModelPool* p : table_.All()) p->AfterFork(in_child);
+  keeper_.AfterFork(in_child);
   mu_.unlock();
-}
-
-bool PoolRegistry::Charge(size_t bytes, bool make_room) {
-  const size_t limit =
-      options_.settings.limit_bytes == 0 ? kAll : options_.settings.limit_bytes;
-  if (bytes > limit) return false;
-  const auto take = [&] {
-    size_t taken = reserved_.load();
-    while (taken <= limit - bytes) {
-      if (reserved_.compare_exchange_weak(taken, taken + bytes)) return true;
-    }
-    return false;
-  };
-  // Without standby memory the load runs short as any other would.
-  const auto has_room = [&] {
-    return (make_room && StandbyBytes() == 0) ||
-           options_.headroom().bytes >= bytes;
-  };
-  bool charged = has_room() && take();
-  if (charged || !make_room) return charged;
-  TrimUntil(bytes, [&] {
-    charged = has_room() && take();
-    const size_t taken = reserved_.load();
-    // A load that is refused anyway must not cost others their memory.
-    return charged || taken - std::min(taken, StandbyBytes()) > limit - bytes;
-  });
-  return charged || take();
-}
-
-void PoolRegistry::Refund(size_t bytes) { reserved_ -= bytes; }
-
-bool PoolRegistry::MakeRoom() {
-  if (StandbyBytes() == 0) return false;
-  TrimUntil(kAll, [] { return false; });
-  return true;
 }
 
 PoolRegistry::Slot* PoolRegistry::PoolToJoin(const Load& load) {
@@ -304,23 +209,23 @@ PoolRegistry::Slot* PoolRegistry::PoolToJoin(const Load& load) {
 PoolRegistry::Slot* PoolRegistry::RangeFor(const Load& load,
                                            const Slot* refused,
                                            std::string* reason) {
-  if (NumAlive(load.identity.model_dir) >= options_.settings.slots) {
+  if (NumAlive(load.identity.model_dir) >= options_.policy.slots) {
     *reason = "every slot of the model is in use (TF_MODEL_POOL_SLOTS=" +
-              std::to_string(options_.settings.slots) + ")";
+              std::to_string(options_.policy.slots) + ")";
     return nullptr;
   }
   // The largest is taken: by how well the range fits, then by its size.
   enum Fit { kOnlyIfNoneCanBeMade, kEmpty, kGrows, kHolds };
   using Rank = std::tuple<Fit, bool, int64_t, bool>;
-  const size_t bytes = load.bytes;
   const auto rank = [&](const Slot& slot) -> Rank {
     const size_t has = slot.pool->bytes_reserved();
     const int64_t size = static_cast<int64_t>(has);
     const bool own = slot.identity.model_dir == load.identity.model_dir;
     if (refused != nullptr) return {kOnlyIfNoneCanBeMade, false, size, own};
     if (has == 0) return {kEmpty, own, 0, own};
-    // What the model's last version left is the best guess there is.
-    if (bytes == 0) return {kHolds, own, size, own};
+    // The best guess there is: what the model's last version left.
+    if (!load.bytes) return {kHolds, own, size, own};
+    const size_t bytes = *load.bytes;
     if (has >= bytes && has - bytes <= std::max(bytes, kSlack)) {
       return {kHolds, false, -size, own};
     }
@@ -347,11 +252,11 @@ PoolRegistry::Slot* PoolRegistry::NewSlot() {
   ModelPool::Options pool_options;
   pool_options.address_space = options_.address_space_per_pool;
   pool_options.now_ns = options_.now_ns;
-  pool_options.on_idle = [this] { WakeKeeper(/*to_look=*/true); };
-  slot->pool = std::make_unique<ModelPool>(options_.memory, this,
+  pool_options.on_idle = [this] { keeper_.Wake(/*to_look=*/true); };
+  slot->pool = std::make_unique<ModelPool>(options_.memory, &keeper_,
                                            std::move(pool_options));
   options_.on_new_pool(slot->id, slot->pool.get());
-  pools_[slot->id].store(slot->pool.get(), std::memory_order_release);
+  table_.Set(slot->id, slot->pool.get());
   slots_.push_back(std::move(slot));
   return slots_.back().get();
 }
@@ -410,7 +315,7 @@ void PoolRegistry::Prepare() {
       }
     }
     // An update that is under way leaves memory behind when it is done.
-    if (alive == nullptr || there >= needed || options_.settings.slots < 2 ||
+    if (alive == nullptr || there >= needed || options_.policy.slots < 2 ||
         NumAlive(alive->identity.model_dir) > 1) {
       return;
     }
@@ -429,7 +334,7 @@ void PoolRegistry::CountFallbackLoad(const Load& load,
   {
     std::lock_guard<std::mutex> lock(mu_);
     ++fallback_loads_;
-    fallback_bytes_ += load.bytes;
+    fallback_bytes_ += load.bytes.value_or(0);
     last_fallback_reason_ = reason;
   }
   LogOnce("No model pool for " + load.identity.Name() + " (" +
@@ -453,139 +358,14 @@ std::string PoolRegistry::WhyRefused(const ModelPool& pool,
   const size_t free = stats.bytes_reserved - stats.bytes_in_use;
   const size_t missing =
       RoundUp(bytes - std::min(bytes, free), kRegionGranularity);
-  const size_t limit = options_.settings.limit_bytes;
-  const size_t taken = reserved_.load();
+  const size_t limit = options_.policy.limit_bytes;
+  const size_t taken = keeper_.bytes_charged();
   std::string reason = "no memory for " + std::to_string(bytes) + " bytes: ";
   if (limit > 0 && (missing > limit || taken > limit - missing)) {
     return reason + "TF_MODEL_POOL_LIMIT_MB allows " + std::to_string(limit) +
            " bytes and " + std::to_string(taken) + " are taken";
   }
   return reason + "the system refused it";
-}
-
-std::vector<ModelPool*> PoolRegistry::Pools() const {
-  std::vector<ModelPool*> pools;
-  for (int id = 1; id <= kMaxPools; ++id) {
-    ModelPool* p = pool(static_cast<uint8_t>(id));
-    if (p == nullptr) break;
-    pools.push_back(p);
-  }
-  return pools;
-}
-
-std::vector<ModelPool*> PoolRegistry::Standby() const {
-  std::vector<std::pair<int64_t, ModelPool*>> by_time;
-  for (ModelPool* p : Pools()) {
-    const int64_t since = p->idle_since_ns();
-    if (since >= 0 && p->bytes_reserved() > 0) by_time.emplace_back(since, p);
-  }
-  std::stable_sort(
-      by_time.begin(), by_time.end(),
-      [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<ModelPool*> standby;
-  for (const auto& [since, p] : by_time) standby.push_back(p);
-  return standby;
-}
-
-size_t PoolRegistry::StandbyBytes() const {
-  size_t bytes = 0;
-  for (const ModelPool* p : Pools()) {
-    if (p->idle()) bytes += p->bytes_reserved();
-  }
-  return bytes;
-}
-
-size_t PoolRegistry::BytesToKeep() {
-  bool alive = false;
-  size_t needed = 0;
-  for (const ModelPool* p : Pools()) {
-    const PoolState state = p->state();
-    if (state == PoolState::kStandby) continue;
-    alive = true;
-    needed = std::max(needed, p->bytes_needed());
-    // It may not have said yet what it needs.
-    if (state == PoolState::kLoading) needed = std::max(needed, kept_.load());
-  }
-  if (alive) kept_ = needed;
-  return kept_;
-}
-
-size_t PoolRegistry::TrimPool(ModelPool* standby, bool paced, size_t most) {
-  const size_t bytes =
-      standby->Trim([&] { return !paced || PauseRelease(*standby); }, most);
-  std::lock_guard<std::mutex> lock(mu_);
-  trimmed_bytes_ += bytes;
-  return bytes;
-}
-
-void PoolRegistry::TrimUntil(size_t step, const std::function<bool()>& enough) {
-  {
-    std::lock_guard<std::mutex> lock(background_mu_);
-    ++waiting_for_memory_;
-  }
-  background_wakes_.notify_all();
-  {
-    std::lock_guard<std::mutex> trimming(trim_mu_);
-    while (!enough()) {
-      // The first one may have been taken by a load since.
-      const std::vector<ModelPool*> standby = Standby();
-      if (std::none_of(standby.begin(), standby.end(), [&](ModelPool* p) {
-            return TrimPool(p, /*paced=*/false, step) > 0;
-          })) {
-        break;
-      }
-    }
-  }
-  {
-    std::lock_guard<std::mutex> lock(background_mu_);
-    --waiting_for_memory_;
-    woken_ = true;  // the keeper may have stopped for this
-  }
-  background_wakes_.notify_all();
-}
-
-bool PoolRegistry::PauseRelease(const ModelPool& pool) {
-  std::unique_lock<std::mutex> lock(background_mu_);
-  return !background_wakes_.wait_for(lock, options_.release_pause, [&] {
-    return waiting_for_memory_ > 0 || stopping_ || !pool.idle();
-  });
-}
-
-void PoolRegistry::WakeKeeper(bool to_look) {
-  {
-    std::lock_guard<std::mutex> lock(background_mu_);
-    if (to_look) woken_ = true;
-    // Not std::thread: its failure would end the process, and what is not kept
-    // tidy is only kept.
-    if (to_look && options_.has_keeper && !keeper_runs_) {
-      const auto run = [](void* registry) -> void* {
-        static_cast<PoolRegistry*>(registry)->KeeperLoop();
-        return nullptr;
-      };
-      keeper_runs_ = pthread_create(&keeper_, nullptr, run, this) == 0;
-    }
-  }
-  background_wakes_.notify_all();
-}
-
-void PoolRegistry::KeeperLoop() {
-  pthread_setname_np(pthread_self(), "tf_model_pool");
-  std::unique_lock<std::mutex> lock(background_mu_);
-  while (!stopping_) {
-    woken_ = false;
-    lock.unlock();
-    const int64_t wait_ns = Tidy();
-    lock.lock();
-    // A load that is short of memory gives back what it needs itself.
-    const auto due = [this] {
-      return stopping_ || (woken_ && waiting_for_memory_ == 0);
-    };
-    if (wait_ns < 0) {
-      background_wakes_.wait(lock, due);
-    } else {
-      background_wakes_.wait_for(lock, std::chrono::nanoseconds(wait_ns), due);
-    }
-  }
 }
 
 }  // namespace tf_model_pool

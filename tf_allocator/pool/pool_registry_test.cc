@@ -32,7 +32,7 @@ ModelIdentity Version(const std::string& model_dir, int version) {
   return {model_dir, std::to_string(version)};
 }
 
-// Waits for another thread; false where it takes absurdly long.
+// Waits for another thread; false if it takes absurdly long.
 bool Eventually(const std::function<bool()>& condition) {
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -53,10 +53,10 @@ class PoolRegistryTest : public ::testing::Test {
 
   ~PoolRegistryTest() override { registry_.reset(); }
 
-  void MakeRegistry(const Settings& settings = Settings(),
+  void MakeRegistry(const PoolPolicy& policy = PoolPolicy(),
                     size_t address_space = 32 * kMiB) {
     PoolRegistry::Options options;
-    options.settings = settings;
+    options.policy = policy;
     options.memory = &memory_;
     options.address_space_per_pool = address_space;
     options.now_ns = clock_.AsFunction();
@@ -85,7 +85,8 @@ class PoolRegistryTest : public ::testing::Test {
     Loaded loaded;
     loaded.id = registry_->BeginLoad(load);
     if (loaded.id == 0) return loaded;
-    loaded.tensor = registry_->pool(loaded.id)->Allocate(64, load.bytes);
+    loaded.tensor =
+        registry_->pool(loaded.id)->Allocate(64, load.bytes.value_or(0));
     EXPECT_NE(loaded.tensor, nullptr);
     registry_->EndLoad(loaded.id);
     return loaded;
@@ -121,17 +122,17 @@ class PoolRegistryTest : public ::testing::Test {
   std::unique_ptr<PoolRegistry> registry_;
 };
 
-Settings WithLimit(size_t bytes) {
-  Settings settings;
-  settings.limit_bytes = bytes;
-  return settings;
+PoolPolicy WithLimit(size_t bytes) {
+  PoolPolicy policy;
+  policy.limit_bytes = bytes;
+  return policy;
 }
 
-Settings WithRetain(Settings::Retain retain, int64_t seconds = 0) {
-  Settings settings;
-  settings.retain = retain;
-  settings.retain_seconds = seconds;
-  return settings;
+PoolPolicy WithRetain(PoolPolicy::Retain retain, int64_t seconds = 0) {
+  PoolPolicy policy;
+  policy.retain = retain;
+  policy.retain_seconds = seconds;
+  return policy;
 }
 
 // Slots of one model.
@@ -334,7 +335,7 @@ TEST_F(PoolRegistryTest, SmallestStandbySlotThatIsLargeEnoughIsTaken) {
   Unload(small);
   const Loaded next = Load(Version("/m/ctr", 4), 3 * kPart);
   EXPECT_EQ(next.id, middle.id);
-  // Where none is large enough, the largest has to grow least.
+  // If none is large enough, the largest has to grow least.
   const Loaded huge = Load(Version("/m/ctr", 5), 8 * kPart);
   EXPECT_EQ(huge.id, large.id);
   Unload(next);
@@ -342,9 +343,9 @@ TEST_F(PoolRegistryTest, SmallestStandbySlotThatIsLargeEnoughIsTaken) {
 }
 
 TEST_F(PoolRegistryTest, ExhaustedSlotsAreAFallbackWithAReason) {
-  Settings settings;
-  settings.slots = 2;
-  MakeRegistry(settings);
+  PoolPolicy policy;
+  policy.slots = 2;
+  MakeRegistry(policy);
   const Loaded v1 = Load(Version("/m/ctr", 1), kPart);
   const Loaded v2 = Load(Version("/m/ctr", 2), kPart);
   EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 3), kPart}), 0);
@@ -369,9 +370,9 @@ TEST_F(PoolRegistryTest, ExhaustedSlotsAreAFallbackWithAReason) {
 }
 
 TEST_F(PoolRegistryTest, LineIsNotLoggedAgainForTheSameTrouble) {
-  Settings settings;
-  settings.slots = 1;
-  MakeRegistry(settings);
+  PoolPolicy policy;
+  policy.slots = 1;
+  MakeRegistry(policy);
   const Loaded v1 = Load(Version("/m/ctr", 1), kPart);
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(registry_->BeginLoad({Version("/m/ctr", 2), kPart}), 0);
@@ -445,7 +446,7 @@ TEST_F(PoolRegistryTest, OfEqualRangesTheModelTakesItsOwn) {
 }
 
 TEST_F(PoolRegistryTest, SmallVersionDoesNotSitInAHugeRange) {
-  MakeRegistry(Settings(), /*address_space=*/128 * kMiB);
+  MakeRegistry(PoolPolicy(), /*address_space=*/128 * kMiB);
   Unload(Load(Version("/m/large", 1), 67 * kMiB));
   const Loaded small = Load(Version("/m/small", 1), kPart);
   EXPECT_EQ(StatsOf(small.id).bytes_reserved, kPart);
@@ -496,7 +497,7 @@ TEST_F(PoolRegistryTest, AnyRangeWillDoIfNoOtherCanBeMade) {
   EXPECT_EQ(c.id, b.id);
   EXPECT_EQ(registry_->GetTotals().fallback_loads, 0u);
   EXPECT_EQ(LoggedLines(), 0u);
-  // What could not be made is not shown as a range on standby.
+  // A range that could not be made is not shown on standby.
   EXPECT_EQ(registry_->List().size(), 2u);
   Unload(c);
 }
@@ -548,7 +549,7 @@ TEST_F(PoolRegistryTest, ManyModelsOneAfterAnotherShareOneSlot) {
 }
 
 TEST_F(PoolRegistryTest, IdsRunOutAfterTheLastOne) {
-  MakeRegistry(Settings(), /*address_space=*/kPart);
+  MakeRegistry(PoolPolicy(), /*address_space=*/kPart);
   std::vector<Loaded> all;
   for (int i = 0; i < PoolRegistry::kMaxPools; ++i) {
     all.push_back(Load(Version("/m/model" + std::to_string(i), 1), 64));
@@ -759,7 +760,7 @@ TEST_F(PoolRegistryTest, SystemThatRefusesIsGivenStandbyMemoryFirst) {
 
 TEST_F(PoolRegistryTest, LoadOfUnknownSizeIsGivenAPool) {
   MakeRegistry();
-  const uint8_t id = registry_->BeginLoad({Version("/m/a", 1), 0});
+  const uint8_t id = registry_->BeginLoad({Version("/m/a", 1)});
   ASSERT_NE(id, 0);
   EXPECT_EQ(StatsOf(id).state, PoolState::kLoading);
   EXPECT_EQ(memory_.commits(), 0u);
@@ -913,7 +914,7 @@ TEST_F(PoolRegistryTest, StandbyMemoryIsOfferedToTheSystem) {
   EXPECT_EQ(memory_.offers().size(), 2u);
   registry_->Tidy();
   EXPECT_EQ(memory_.offers().size(), 2u);  // once is enough
-  // What the system has not taken costs nothing.
+  // Pages that the system has not taken cost nothing.
   const size_t commits = memory_.commits();
   const Loaded a3 = Load(Version("/m/a", 3), 3 * kPart);
   EXPECT_EQ(a3.tensor, a1.tensor);
@@ -936,7 +937,7 @@ TEST_F(PoolRegistryTest, WhatCannotBeOfferedIsKeptOnlyWithoutALimit) {
 }
 
 TEST_F(PoolRegistryTest, RetentionEndsAfterItsSeconds) {
-  MakeRegistry(WithRetain(Settings::Retain::kSeconds, 3600));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kSeconds, 3600));
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
   const Loaded v2 = Load(Version("/m/a", 2), 2 * kPart);
   clock_.AdvanceSeconds(5000);
@@ -955,7 +956,7 @@ TEST_F(PoolRegistryTest, RetentionEndsAfterItsSeconds) {
 }
 
 TEST_F(PoolRegistryTest, ReuseStartsTheRetentionOver) {
-  MakeRegistry(WithRetain(Settings::Retain::kSeconds, 3600));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kSeconds, 3600));
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
   Unload(v1);
   clock_.AdvanceSeconds(3000);
@@ -967,7 +968,7 @@ TEST_F(PoolRegistryTest, ReuseStartsTheRetentionOver) {
 
 TEST_F(PoolRegistryTest, ReleaseGivesMemoryBackByItself) {
   has_keeper_ = true;
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   for (int version = 1; version <= 20; ++version) {
     const Loaded loaded = Load(Version("/m/a", version), kPart);
     ASSERT_NE(loaded.id, 0);
@@ -988,7 +989,7 @@ TEST_F(PoolRegistryTest, LoadIntoASlotEndsItsReleaseAndKeepsTheRest) {
   has_keeper_ = true;
   // GIVEN a slot that is being released, with a long pause after a slice
   release_pause_ = kForGood;
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   const Loaded v1 = Load(Version("/m/a", 1), 8 * kPart);
   Unload(v1);
   ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
@@ -1008,14 +1009,14 @@ TEST_F(PoolRegistryTest, LoadShortOfMemoryTakesARunningReleaseOver) {
   // GIVEN a range that is being given back
   has_keeper_ = true;
   release_pause_ = kForGood;
-  Settings settings = WithRetain(Settings::Retain::kRelease);
-  settings.limit_bytes = 42 * kPart;
+  PoolPolicy policy = WithRetain(PoolPolicy::Retain::kRelease);
+  policy.limit_bytes = 42 * kPart;
   const std::thread::id here = std::this_thread::get_id();
   std::atomic<int> discards_here{0};
   memory_.on_discard = [&] {
     if (std::this_thread::get_id() == here) ++discards_here;
   };
-  MakeRegistry(settings, /*address_space=*/128 * kMiB);
+  MakeRegistry(policy, /*address_space=*/128 * kMiB);
   const Loaded alive = Load(Version("/m/a", 1), kPart);
   const Loaded gone = Load(Version("/m/a", 2), 40 * kPart);
   Unload(gone);
@@ -1032,7 +1033,7 @@ TEST_F(PoolRegistryTest, LoadShortOfMemoryTakesARunningReleaseOver) {
 TEST_F(PoolRegistryTest, PausedReleaseEndsWithTheRegistry) {
   has_keeper_ = true;
   release_pause_ = kForGood;
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   Unload(Load(Version("/m/a", 1), 8 * kPart));
   ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
   registry_.reset();
@@ -1046,7 +1047,7 @@ TEST_F(PoolRegistryTest, KeeperStartsWithTheFirstRangeThatIsIdle) {
   memory_.on_discard = [&] {
     on_this_thread = std::this_thread::get_id() == here;
   };
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   const auto threads = [] {
     size_t count = 0;
     DIR* tasks = opendir("/proc/self/task");
@@ -1078,10 +1079,10 @@ TEST_F(PoolRegistryTest, KeeperKeepsTheStockByDefault) {
 
 // Memory ahead of need.
 
-Settings WithPrepare(size_t limit = 0) {
-  Settings settings = WithLimit(limit);
-  settings.prepare = true;
-  return settings;
+PoolPolicy WithPrepare(size_t limit = 0) {
+  PoolPolicy policy = WithLimit(limit);
+  policy.prepare = true;
+  return policy;
 }
 
 TEST_F(PoolRegistryTest, FirstUpdateFindsPreparedMemory) {
@@ -1136,9 +1137,9 @@ TEST_F(PoolRegistryTest, StockIsPreparedForTheLargestVersionAlive) {
 }
 
 TEST_F(PoolRegistryTest, NothingIsPreparedIfNoUpdateCouldUseIt) {
-  Settings settings = WithPrepare();
-  settings.slots = 1;
-  MakeRegistry(settings);
+  PoolPolicy policy = WithPrepare();
+  policy.slots = 1;
+  MakeRegistry(policy);
   const Loaded v1 = Load(Version("/m/a", 1), kPart);
   registry_->Tidy();
   EXPECT_EQ(registry_->List().size(), 1u);
@@ -1180,7 +1181,7 @@ TEST_F(PoolRegistryTest, PreparedMemoryMakesRoomForALoad) {
 
 TEST_F(PoolRegistryTest, MemoryOfARefusedLoadIsReleasedToo) {
   has_keeper_ = true;
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   const uint8_t id = registry_->BeginLoad({Version("/m/a", 1), kPart});
   ASSERT_NE(id, 0);
   registry_->EndLoad(id);  // a corrupt checkpoint: no tensor came
@@ -1189,7 +1190,7 @@ TEST_F(PoolRegistryTest, MemoryOfARefusedLoadIsReleasedToo) {
 
 TEST_F(PoolRegistryTest, RetentionThreadEndsWithTheRegistry) {
   has_keeper_ = true;
-  MakeRegistry(WithRetain(Settings::Retain::kSeconds, 3600));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kSeconds, 3600));
   Unload(Load(Version("/m/a", 1), kPart));
   registry_.reset();
   EXPECT_EQ(memory_.committed_bytes(), 0u);
@@ -1233,7 +1234,7 @@ class ForkTest : public PoolRegistryTest {
 
 TEST_F(ForkTest, ChildAndParentWorkOn) {
   has_keeper_ = true;
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   const Loaded a = Load(Version("/m/a", 1), kPart);
   const Loaded b = Load(Version("/m/b", 1), kPart);
   Unload(b);  // the keeper runs
@@ -1281,7 +1282,7 @@ TEST_F(ForkTest, ChildWorksIfMemoryWasBeingGivenBack) {
   // GIVEN a trim that pauses for good, with the registry's locks
   has_keeper_ = true;
   release_pause_ = kForGood;
-  MakeRegistry(WithRetain(Settings::Retain::kRelease));
+  MakeRegistry(WithRetain(PoolPolicy::Retain::kRelease));
   Unload(Load(Version("/m/a", 1), 8 * kPart));
   ASSERT_TRUE(Eventually([&] { return memory_.discards().size() == 1; }));
   EXPECT_TRUE(InChild([&] {
@@ -1294,7 +1295,7 @@ TEST_F(ForkTest, ChildWorksIfMemoryWasBeingGivenBack) {
 // Threads.
 
 class ConcurrentSwapsTest : public PoolRegistryTest,
-                            public ::testing::WithParamInterface<Settings> {};
+                            public ::testing::WithParamInterface<PoolPolicy> {};
 
 TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
   has_keeper_ = true;
@@ -1347,7 +1348,7 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
       EXPECT_LE(stats.slot, 'Z');
     }
     registry_->GetTotals();
-    if (GetParam().retain == Settings::Retain::kStandby) registry_->Trim();
+    if (GetParam().retain == PoolPolicy::Retain::kStandby) registry_->Trim();
     std::this_thread::yield();
   }
   for (std::thread& thread : threads) thread.join();
@@ -1366,7 +1367,7 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
     return memory_.committed_bytes() == 0;
   }));
   EXPECT_EQ(registry_->GetTotals().bytes_reserved, 0u);
-  // What is counted as taken is 0 again: all of the limit can be had.
+  // The count of what is taken is 0 again: all of the limit can be had.
   if (GetParam().limit_bytes > 0) {
     const Loaded all = Load(Version("/m/last", 1), GetParam().limit_bytes);
     EXPECT_NE(all.id, 0);
@@ -1375,17 +1376,17 @@ TEST_P(ConcurrentSwapsTest, LoseNoMemoryAndMixNoVersions) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Settings, ConcurrentSwapsTest,
-    ::testing::Values(Settings(), WithRetain(Settings::Retain::kRelease),
+    PoolPolicy, ConcurrentSwapsTest,
+    ::testing::Values(PoolPolicy(), WithRetain(PoolPolicy::Retain::kRelease),
                       WithLimit(3 * kPart), WithPrepare(),
                       WithPrepare(3 * kPart)),
-    [](const ::testing::TestParamInfo<Settings>& info) {
+    [](const ::testing::TestParamInfo<PoolPolicy>& info) {
       if (info.param.prepare) {
         return info.param.limit_bytes > 0 ? "PrepareLimit" : "Prepare";
       }
       if (info.param.limit_bytes > 0) return "Limit";
-      return info.param.retain == Settings::Retain::kRelease ? "Release"
-                                                             : "Standby";
+      return info.param.retain == PoolPolicy::Retain::kRelease ? "Release"
+                                                               : "Standby";
     });
 
 }  // namespace

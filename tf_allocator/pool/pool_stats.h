@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a model pool reports about itself. All sizes are bytes.
+// A model pool's report about itself. All sizes are bytes.
 
 #ifndef TF_ALLOCATOR_POOL_POOL_STATS_H_
 #define TF_ALLOCATOR_POOL_POOL_STATS_H_
@@ -25,7 +25,7 @@ struct PoolStats {
   uint8_t id = 0;         // the value of AllocatorAttributes::model_pool()
   std::string name;       // "<model>/<version>", e.g. "ctr/3"
   std::string model_dir;  // the directory that tells models of one name apart
-  std::string version;    // "" where the checkpoint has none
+  std::string version;    // "" if the checkpoint has none
   char slot = 'A';
   PoolState state = PoolState::kStandby;
 

@@ -32,7 +32,7 @@ class SystemMemory {
   // Returns nullptr if the system refuses.
   virtual void* Reserve(size_t bytes) = 0;
 
-  // Whether there is so little address space that what is reserved in vain is
+  // True if there is so little address space that what is reserved in vain is
   // missed elsewhere.
   virtual bool AddressSpaceIsScarce() const { return false; }
 
@@ -53,7 +53,7 @@ class SystemMemory {
   // if they have been discarded.
   virtual void Decommit(void* address, size_t bytes) = 0;
 
-  // Whether a piece of what was committed at once can be discarded or
+  // True if a piece of what was committed at once can be discarded or
   // decommitted.
   virtual bool Divisible() const { return true; }
 

@@ -341,7 +341,7 @@ TEST_F(VisitedMemoryTest, EachPartIsVisitedOnceEachWay) {
   visited_.Decommit(base_, 3 * kPart);
   const Parts parts = {{base_, kPart}, {base_ + kPart, 2 * kPart}};
   EXPECT_EQ(committed_, parts);
-  // As they were committed, although they leave in one piece.
+  // They leave in the pieces that were committed, although in one call.
   EXPECT_EQ(decommitted_, parts);
   visited_.Decommit(base_, 3 * kPart);
   EXPECT_EQ(decommitted_.size(), 2u);

@@ -184,8 +184,8 @@ void CpuReader::Read(bool quota_only, CpuReading* reading) const {
   if (quota_only) return;
   cpu_set_t usable;
   CPU_ZERO(&usable);
-  // Of the process, whatever thread reads. Fails if the machine has more CPUs
-  // than the set has room for.
+  // The process's CPUs, whatever thread reads. Fails if the machine has more
+  // CPUs than the set has room for.
   const bool known = sched_getaffinity(getpid(), sizeof(usable), &usable) == 0;
   reading->cpus = known ? CPU_COUNT(&usable)
                         : std::max(1u, std::thread::hardware_concurrency());

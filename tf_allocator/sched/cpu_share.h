@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How much CPU time loads may use: a part of what requests leave.
+// The CPU time that loads may use: a part of what requests leave.
 
 #ifndef TF_ALLOCATOR_SCHED_CPU_SHARE_H_
 #define TF_ALLOCATOR_SCHED_CPU_SHARE_H_
@@ -13,7 +13,8 @@
 
 namespace tf_model_pool {
 
-// What CpuShare decides by, at one moment. Counts of nanoseconds only grow.
+// The state that CpuShare decides by, at one moment. Counts of nanoseconds only
+// grow.
 struct CpuReading {
   int64_t now_ns = 0;  // monotonic
   // The CPUs that this process may run on, and how long they were busy.
@@ -37,14 +38,15 @@ class CpuShare {
   // a quota, and else one in kLookNs.
   void Look(const CpuReading& reading);
 
-  // What all loads together may use, in CPUs: more than 0.
+  // The CPUs that all loads together may use: more than 0.
   double share() const { return share_; }
 
-  // Whether the group has so nearly used its quota up that loads are to stop
+  // True if the group has so nearly used its quota up that loads are to stop
   // until some of it is older than a period: the kernel would stop everybody.
   bool quota_is_short() const { return quota_is_short_; }
 
-  // Of what requests leave. The rest is for their bursts (docs/design.md).
+  // The part of what requests leave; the rest is for their bursts
+  // (docs/design.md).
   static constexpr double kOfWhatIsLeft = 0.4;
   static constexpr int64_t kLookNs = 100'000'000;
   // The kernel's default (cpu.max, cpu.cfs_period_us). Quotas of longer periods
@@ -83,7 +85,7 @@ class Turns {
 
   // A turn, if the thread gets a CPU at once.
   static constexpr int64_t kTurnNs = 250'000;
-  // What can be saved up while waiting.
+  // The most that can be saved up while waiting.
   static constexpr int64_t kMaxSavedNs = 1'000'000;
   // The kernel does not look for others to run during shorter sleeps.
   static constexpr int64_t kShortestNs = 50'000;
@@ -119,7 +121,7 @@ class CpuReader {
 
  private:
   double quota_;
-  // Of the group; "" = count this process alone.
+  // The group's; "" = count this process alone.
   std::string used_file_;
   bool v2_ = false;
 };

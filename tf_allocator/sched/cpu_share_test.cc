@@ -36,7 +36,7 @@ class Machine {
   CpuReading reading_;
 };
 
-// What loads may use after a second of that.
+// The CPUs that loads may use after a second of that.
 double ShareWith(Machine machine, double others, double loads) {
   CpuShare share;
   for (int i = 0; i < 11; ++i) {
@@ -171,7 +171,7 @@ TEST(TurnsTest, AThreadThatWaitsIsLeftAlone) {
   // It has used far too much, and then waits.
   EXPECT_GT(turns.Pause(10 * kMs, 10 * kMs, 0.25), 0);
   EXPECT_EQ(turns.Pause(14 * kMs, 10 * kMs, 0.25), 0);
-  // What it owes is due when it goes on.
+  // Its debt is due when it goes on.
   EXPECT_GT(turns.Pause(15 * kMs, 11 * kMs, 0.25), 0);
 }
 

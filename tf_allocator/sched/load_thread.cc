@@ -23,7 +23,7 @@
 #include <utility>
 #include <vector>
 
-#include "tf_allocator/runtime/process_settings.h"
+#include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/sched/cpu_share.h"
 
 namespace tf_model_pool {

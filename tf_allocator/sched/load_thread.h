@@ -37,15 +37,16 @@ class GiveWay {
 // reach the caller.
 void RunAtLoadPriority(const std::function<void()>& work);
 
-// How many threads the load of the calling thread may use at once now, itself
-// included: at least one. As many as there are CPUs while nothing serves.
+// The number of threads that the load of the calling thread may use at once
+// now, itself included: at least one. As many as there are CPUs while nothing
+// serves.
 int AllowedThreads();
 
 // A request is served. Cheap: one coarse clock. Ignored on a thread that gives
 // way: what a load runs is no request.
 void NoteServing();
 
-// Whether a request was served in the last ten seconds.
+// True if a request was served in the last ten seconds.
 bool Serving();
 
 }  // namespace tf_model_pool

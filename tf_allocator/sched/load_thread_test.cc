@@ -24,8 +24,8 @@
 #include <utility>
 #include <vector>
 
-#include "tf_allocator/pool/settings.h"
-#include "tf_allocator/runtime/process_settings.h"
+#include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/device/settings.h"
 
 namespace tf_model_pool {
 namespace {
@@ -43,7 +43,7 @@ int64_t ThreadCpuNs() {
   return time.tv_sec * 1'000'000'000 + time.tv_nsec;
 }
 
-// How often the calling thread let go of its CPU by itself.
+// Counts how often the calling thread let go of its CPU by itself.
 int64_t Sleeps() {
   rusage usage{};
   getrusage(RUSAGE_THREAD, &usage);
@@ -107,7 +107,7 @@ TEST_F(LoadThreadTest, ItsSchedulingStaysAsItIs) {
   std::thread([&] { EXPECT_EQ(how(), before); }).join();
 }
 
-// What the kernel says of a thread, as struct sched_attr: class, flags, nice
+// The kernel's word on a thread, as struct sched_attr: class, flags, nice
 // value, priority, slice.
 struct Scheduling {
   uint32_t size = 0;

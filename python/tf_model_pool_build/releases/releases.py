@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of releases: wheels, what is replaced in them, sources, pins of TensorFlow Serving.
 
+What can be replaced is listed in tf_allocator/binary/hooks.def, which the library is compiled from
+too.
+
 Where the facts come from:
 - sha256 of wheels: the package index (`pip install --dry-run --report - --no-deps
   tensorflow-cpu==2.21.0` shows them);
@@ -17,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from tf_model_pool_build.errors import CheckoutError, UnsupportedWheelError
 
@@ -32,89 +36,68 @@ class ReplacedFunction:
     """A function of TensorFlow that libtf_model_pool.so defines in its place.
 
     Attributes:
+        hook: its id in hooks.def; the CMake variables `TF_MODEL_POOL_<hook>_SYMBOL`, `_OFFSET` and
+            `_CODE` get its mangled name, and the original's address and first bytes.
         name: for people.
         library: the member of the wheel that exports it.
         prefix: start of the mangled name; the rest holds Abseil's inline namespace, which
             changes with every Abseil release.
         relocations: ELF relocation types of which at least one must name the symbol. Without
             one, TensorFlow reaches the function by address and would never see ours.
-        keeps_original: name of the CMake variables that get the original's address and first
-            bytes, so that ours can call it; "" where it is replaced for good.
     """
 
+    hook: str
     name: str
     library: str
     prefix: str
     relocations: frozenset[str]
-    keeps_original: str = ""
 
 
+HOOKS_FILE = Path(__file__).resolve().parents[3] / "tf_allocator" / "binary" / "hooks.def"
+_LIBRARIES = {"FRAMEWORK": FRAMEWORK, "CC": CC}
+_IN_A_VTABLE = frozenset({"R_X86_64_64"})
 _CALLED_THROUGH_PLT = frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"})
+_ROW = re.compile(
+    r"^(?:MEMBER_HOOK\((?P<member_id>\w+),\s*(?P<member>[\w:]+)"
+    r"|FUNCTION_HOOK\((?P<id>\w+),\s*(?P<library>\w+),\s*\"(?P<name>[^\"]+)\"),"
+    r"\s*(?P<mangled>(?:\"\w+\"\s*)+)\)$",
+    re.MULTILINE,
+)
 
+
+def read_hooks(text: str) -> dict[str, ReplacedFunction]:
+    """The rows of hooks.def by their id, in its order.
+
+    Raises:
+        ValueError: a row is not as hooks.def says that rows are.
+    """
+    rows = list(_ROW.finditer(text))
+    begun = re.findall(r"^(?:MEMBER|FUNCTION)_HOOK\((\w+)", text, re.MULTILINE)
+    ids = [row["id"] or row["member_id"] for row in rows]
+    if ids != begun or len(set(ids)) != len(ids):
+        raise ValueError(f"{HOOKS_FILE.name}: the rows {begun} were read as {ids}")
+    return {
+        hook: ReplacedFunction(
+            hook=hook,
+            name=f"tensorflow::{row['name'] or row['member']}",
+            library=_LIBRARIES[row["library"]] if row["id"] else FRAMEWORK,
+            prefix="".join(re.findall(r"\w+", row["mangled"])),
+            relocations=_CALLED_THROUGH_PLT if row["id"] else _IN_A_VTABLE,
+        )
+        for hook, row in zip(ids, rows, strict=True)
+    }
+
+
+HOOKS: Mapping[str, ReplacedFunction] = read_hooks(HOOKS_FILE.read_text(encoding="utf-8"))
+#: `Release.functions` says which of these a release has.
+LOAD_BUNDLE = HOOKS["LOAD_BUNDLE"]
+LOAD_LITE = HOOKS["LOAD_LITE"]
+LOAD_META_GRAPH = HOOKS["LOAD_META_GRAPH"]
 #: In every release.
-REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = (
-    ReplacedFunction(
-        name="tensorflow::ThreadPoolDevice::GetAllocator",
-        library=FRAMEWORK,
-        prefix="_ZN10tensorflow16ThreadPoolDevice12GetAllocatorE",
-        relocations=frozenset({"R_X86_64_64"}),  # the slot of the vtable
-    ),
-    ReplacedFunction(
-        name="tensorflow::ThreadPoolDevice::MakeTensorFromProto",
-        library=FRAMEWORK,
-        prefix="_ZN10tensorflow16ThreadPoolDevice19MakeTensorFromProtoE",
-        relocations=frozenset({"R_X86_64_64"}),
-    ),
-    ReplacedFunction(
-        name="tensorflow::RestoreTensorsV2",
-        library=CC,
-        prefix="_ZN10tensorflow16RestoreTensorsV2E",
-        relocations=_CALLED_THROUGH_PLT,
-        keeps_original="TF_MODEL_POOL_RESTORE_V2",
-    ),
-    ReplacedFunction(
-        name="tensorflow::RestoreTensor",
-        library=CC,
-        prefix="_ZN10tensorflow13RestoreTensorE",
-        relocations=_CALLED_THROUGH_PLT,
-        keeps_original="TF_MODEL_POOL_RESTORE_V1",
-    ),
-    # Loads without the restore graph, on threads that give way to requests.
-    ReplacedFunction(
-        name="tensorflow::RestoreSession",
-        library=FRAMEWORK,
-        prefix="_ZN10tensorflow14RestoreSessionE",
-        relocations=_CALLED_THROUGH_PLT,
-        keeps_original="TF_MODEL_POOL_RESTORE_SESSION",
-    ),
-)
-
-_LOAD_SAVED_MODEL = (
-    "_ZN10tensorflow22LoadSavedModelInternalERKNS_14SessionOptionsERKNS_10RunOptionsERKNSt7__cxx1112"
-    "basic_stringIcSt11char_traitsIcESaIcEEERKSt13unordered_setISB_St4hashISB_ESt8equal_toISB_ESaISB_EE"
-)
-#: What reads and imports the graph, and calls RestoreSession. Where the compiler has put one into
-#: its caller, it cannot be replaced; `Release.functions` says which are left.
-LOAD_BUNDLE = ReplacedFunction(
-    name="tensorflow::LoadSavedModelInternal",
-    library=FRAMEWORK,
-    prefix=_LOAD_SAVED_MODEL + "PNS_16SavedModelBundleE",
-    relocations=_CALLED_THROUGH_PLT,
-    keeps_original="TF_MODEL_POOL_LOAD_BUNDLE",
-)
-LOAD_LITE = ReplacedFunction(
-    name="tensorflow::LoadSavedModelInternal (SavedModelBundleLite)",
-    library=FRAMEWORK,
-    prefix=_LOAD_SAVED_MODEL + "PNS_20SavedModelBundleLiteE",
-    relocations=_CALLED_THROUGH_PLT,
-    keeps_original="TF_MODEL_POOL_LOAD_LITE",
-)
-LOAD_META_GRAPH = ReplacedFunction(
-    name="tensorflow::LoadMetagraphIntoSession",
-    library=FRAMEWORK,
-    prefix="_ZN10tensorflow24LoadMetagraphIntoSessionE",
-    relocations=_CALLED_THROUGH_PLT,
-    keeps_original="TF_MODEL_POOL_LOAD_META_GRAPH",
+REPLACED_FUNCTIONS: tuple[ReplacedFunction, ...] = tuple(
+    function
+    for function in HOOKS.values()
+    if function not in (LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH)
 )
 
 
@@ -402,7 +385,8 @@ RELEASES: tuple[Release, ...] = (
                 "2.17.0",
                 True,
                 "6.4.0",
-                "TensorFlow 2.17.0, although the tag is called 2.17.1; the series is made for 2.17.1",
+                "TensorFlow 2.17.0, although the tag is called 2.17.1; the series was made for "
+                "2.17.1",
             ),
         ),
     ),

@@ -23,24 +23,9 @@ from tf_model_pool_build.series.patch import (
 
 NAME = "generated-tf_allocator.patch"
 DIRECTORY = "tf_allocator"
-#: Folders of which a source build needs nothing.
-_LEFT_OUT = frozenset({"bench", "binary"})
-#: What only a released binary needs: functions in front of TensorFlow's own, their look-up, and
-#: what the Python package calls.
-BINARY_ONLY = frozenset(
-    {
-        "runtime/c_interface.cc",
-        "runtime/c_interface.h",
-        "runtime/hook_status.cc",
-        "runtime/load_hook.cc",
-        "runtime/load_hook.h",
-        "runtime/preload.cc",
-        "runtime/preload.h",
-        "runtime/restore_hook.cc",
-        "runtime/restore_hook.h",
-        "runtime/threadpool_device_hook.cc",
-    }
-)
+#: Folders of which a build of TensorFlow has nothing: what only a released binary needs, and the
+#: benchmark's program.
+_NOT_IN_SOURCE_BUILDS = ("binary", "bench")
 #: What no library ships.
 _TESTS = ("_test.cc", "/testing/")
 
@@ -72,7 +57,7 @@ def build_files(build: str) -> tuple[str, ...]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and re.fullmatch(r"[a-z_]+/[\w/]+\.(h|cc)", node.value)
+        and re.fullmatch(r"\w+/[\w/]+\.(h|cc)", node.value)
     }
     return tuple(sorted(names))
 
@@ -83,16 +68,16 @@ def source_problems(project: Path) -> list[str]:
     named = set(build_files((root / "BUILD").read_text(encoding="utf-8")))
     there = {
         path.relative_to(root).as_posix()
-        for path in root.glob("*/**/*")
+        for path in root.rglob("*")
         if path.suffix in (".h", ".cc")
     }
-    left_out = {n for n in there if n.partition("/")[0] in _LEFT_OUT} | BINARY_ONLY
-    needed = {name for name in there - left_out if not any(part in f"/{name}" for part in _TESTS)}
+    elsewhere = {name for name in there if name.split("/")[0] in _NOT_IN_SOURCE_BUILDS}
+    needed = {name for name in there - elsewhere if not any(part in f"/{name}" for part in _TESTS)}
     problems = [f"{DIRECTORY}/BUILD names {name}, which is not there" for name in named - there]
     problems += [f"no target of {DIRECTORY}/BUILD has {DIRECTORY}/{n}" for n in needed - named]
     problems += [
-        f"{DIRECTORY}/BUILD names {name}, which only a released binary needs"
-        for name in named & left_out
+        f"{DIRECTORY}/BUILD names {name}, which no build of TensorFlow needs"
+        for name in named & elsewhere
     ]
     for name in sorted(named & there):
         text = (root / name).read_text(encoding="utf-8")

@@ -35,8 +35,8 @@ BUILD_INFO_SCHEMA = 1
 _MIB = 1 << 20
 _PACKAGE_SUFFIXES = frozenset({".py", ".pyi", ".typed"})
 _DRIVER = f"tf_model_pool/bin/{compiling.DRIVER_NAME}"
-#: Below tf_allocator/: the benchmark's headers are nobody else's.
-_HEADERS_NOT_SHIPPED = frozenset({"bench"})
+#: Folders of tf_allocator/ whose headers a wheel has not.
+_WITHOUT_HEADERS = frozenset({"bench"})
 #: Object files and our library; measured with g++ 12, doubled.
 _COMPILE_BYTES = 64 * _MIB
 #: What our members may add to the wheel.
@@ -219,9 +219,10 @@ class _Build:
             "TF_MODEL_POOL_VERSION": __version__,
         }
         for function, symbol in symbols.items():
-            if function.keeps_original:
-                definitions[f"{function.keeps_original}_OFFSET"] = f"{symbol.value:#x}"
-                definitions[f"{function.keeps_original}_CODE"] = symbol.code.hex()
+            variable = f"TF_MODEL_POOL_{function.hook}"
+            definitions[f"{variable}_SYMBOL"] = symbol.name
+            definitions[f"{variable}_OFFSET"] = f"{symbol.value:#x}"
+            definitions[f"{variable}_CODE"] = symbol.code.hex()
         compiled = compiling.compile_library(
             self._project,
             self._work,
@@ -269,9 +270,8 @@ class _Build:
             if package in path.parents and path.suffix in _PACKAGE_SUFFIXES:
                 files[f"tf_model_pool/{path.relative_to(package).as_posix()}"] = path.read_bytes()
         for path in sorted((project / "tf_allocator").glob("*/*.h")):
-            if path.parent.name not in _HEADERS_NOT_SHIPPED:
-                name = path.relative_to(project).as_posix()
-                files[f"{INCLUDE}{name}"] = path.read_bytes()
+            if path.parent.name not in _WITHOUT_HEADERS:
+                files[INCLUDE + path.relative_to(project).as_posix()] = path.read_bytes()
         return files
 
     def _build_info(self, symbols: Mapping[ReplacedFunction, elf.Symbol], tag: str) -> bytes:

@@ -177,6 +177,7 @@ def compile_preload(
         "CMAKE_CXX_COMPILER": str(toolchain.compiler),
         "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={work}=.",
         "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
+        "TF_MODEL_POOL_PRELOAD": "ON",
         **definitions,
     }
     configure: list[str | Path] = [toolchain.cmake, "-S", project / "tf_allocator", "-B", build]

@@ -2,7 +2,7 @@
 """The distribution `tf-model-pool`: the library for an untouched TensorFlow, without TensorFlow.
 
 It is taken out of the patched wheel, so that the code is the same to the byte, and gets the one
-library more that `LD_PRELOAD` needs (`tf_allocator/runtime/preload.h`). Installed beside the
+library more that `LD_PRELOAD` needs (`tf_allocator/binary/preload.h`). Installed beside the
 TensorFlow that the patched wheel was made from, it replaces nothing of it.
 """
 
@@ -19,7 +19,7 @@ from tf_model_pool import files
 from tf_model_pool._version import __version__
 from tf_model_pool_build.errors import BuildError
 from tf_model_pool_build.progress import Progress
-from tf_model_pool_build.releases.releases import INCLUDE, LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH
+from tf_model_pool_build.releases.releases import INCLUDE, ReplacedFunction
 from tf_model_pool_build.series import listing
 from tf_model_pool_build.wheel import (
     archive,
@@ -47,18 +47,6 @@ PACKAGE = "tf_model_pool"
 HEADERS = f"{PACKAGE}/include/"
 #: build_info.json names the patched wheel's digest so; here it would say that this is one.
 _DIGEST = "source_digest"
-_SYMBOLS = {
-    "tensorflow::ThreadPoolDevice::GetAllocator": "TF_MODEL_POOL_GET_ALLOCATOR_SYMBOL",
-    "tensorflow::ThreadPoolDevice::MakeTensorFromProto": "TF_MODEL_POOL_MAKE_TENSOR_SYMBOL",
-    "tensorflow::RestoreTensorsV2": "TF_MODEL_POOL_RESTORE_V2_SYMBOL",
-    "tensorflow::RestoreTensor": "TF_MODEL_POOL_RESTORE_V1_SYMBOL",
-    "tensorflow::RestoreSession": "TF_MODEL_POOL_RESTORE_SESSION_SYMBOL",
-}
-#: Those of them that a release calls by name (wheel/releases.py).
-_OPTIONAL_SYMBOLS = {
-    function.name: f"{function.keeps_original}_SYMBOL"
-    for function in (LOAD_BUNDLE, LOAD_LITE, LOAD_META_GRAPH)
-}
 
 
 def build(request: builder.Request, progress: Progress) -> Path:
@@ -82,7 +70,8 @@ def build(request: builder.Request, progress: Progress) -> Path:
         ):
             info = json.loads(archive_in.read(digest.BUILD_INFO))
             project = digest.snapshot(request.project, work / "project")
-            preload = _compile(project, work, toolchain, info)
+            functions = request.wheel.release.functions
+            preload = _compile(project, work, toolchain, info, functions)
             series = listing.read(project / "patches", request.wheel.release.patches)
             changes = headers.header_changes(series.changes)
             changed = {name for change in changes for name in change.files}
@@ -95,17 +84,17 @@ def build(request: builder.Request, progress: Progress) -> Path:
 
 
 def _compile(
-    project: Path, work: Path, toolchain: tools.Toolchain, info: Mapping[str, Any]
+    project: Path,
+    work: Path,
+    toolchain: tools.Toolchain,
+    info: Mapping[str, Any],
+    functions: Iterable[ReplacedFunction],
 ) -> Path:
     symbols = {f["name"]: f["symbol"] for f in info["replaced_functions"]}
-    missing = sorted(set(_SYMBOLS) - set(symbols))
-    if missing:
+    names = {function.hook: function.name for function in functions}
+    if missing := sorted(set(names.values()) - symbols.keys()):
         raise BuildError(f"the patched wheel replaces no {', '.join(missing)}")
-    definitions = {
-        variable: symbols[name]
-        for name, variable in (_SYMBOLS | _OPTIONAL_SYMBOLS).items()
-        if name in symbols
-    }
+    definitions = {f"TF_MODEL_POOL_{hook}_SYMBOL": symbols[name] for hook, name in names.items()}
     definitions["TF_MODEL_POOL_TENSORFLOW_VERSION"] = info["tensorflow_version"]
     library = compiling.compile_preload(project, work, toolchain, definitions)
     check_preload(library)

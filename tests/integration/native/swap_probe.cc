@@ -26,6 +26,9 @@
 //     serves DIR1 on a thread that did not load it: the whole signature, then
 //     a part of its outputs; then DIR2 in the same way. Prints the count of
 //     requests that were not prepared for after each.
+//   swap_probe status DIR
+//     loads DIR and asks a hundred times whether pools are active; prints how
+//     often symbol tables were searched for the first answer and for all others.
 //   swap_probe metrics DIR1 DIR2 DIR3
 //     swaps from DIR1 over DIR2 to DIR3, unloads all, trims; prints the pools
 //     and TensorFlow's monitoring registry after each step.
@@ -34,6 +37,7 @@
 // [directories, requests, kBatch]: what each version says to each request.
 // WITHOUT_MODEL_POOLS leaves the pools out, for the released TensorFlow.
 
+#include <dlfcn.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -68,8 +72,19 @@
 #include "tensorflow/core/public/session.h"
 #include "tensorflow/core/public/session_options.h"
 #ifndef WITHOUT_MODEL_POOLS
-#include "tf_allocator/load/load_totals.h"
+#include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/load/unload_thread.h"
+#include "tf_allocator/runtime/introspection.h"
+
+std::atomic<int> symbol_searches{0};
+
+// Takes the place of the C library's, for the library under test too.
+extern "C" int dladdr(const void* address, Dl_info* info) {
+  static const auto original =
+      reinterpret_cast<decltype(&dladdr)>(dlsym(RTLD_NEXT, "dladdr"));
+  ++symbol_searches;
+  return original(address, info);
+}
 #endif
 
 namespace {
@@ -685,6 +700,23 @@ void PrintMetrics(const std::string& when) {
   }
 }
 
+int Status(int argc, char** argv) {
+  if (argc != 3) Fail("status DIR");
+  const Version version(argv[2], 0, 0);
+  const auto ask = [] {
+    const int before = symbol_searches;
+    const tf_model_pool::Status status = tf_model_pool::GetStatus();
+    if (!status.active) Fail("not active: " + status.reason);
+    return symbol_searches - before;
+  };
+  const int first = ask();
+  int others = 0;
+  for (int i = 0; i < 100; ++i) others += ask();
+  std::printf("{\"event\":\"status\",\"first\":%d,\"others\":%d}\n", first,
+              others);
+  return 0;
+}
+
 int Metrics(int argc, char** argv) {
   if (argc != 5) Fail("metrics DIR1 DIR2 DIR3");
   const auto print = [](const std::string& when) {
@@ -720,9 +752,10 @@ int main(int argc, char** argv) {
   if (command == "metrics") return Metrics(argc, argv);
   if (command == "pauses") return Pauses(argc, argv);
   if (command == "kinds") return Kinds(argc, argv);
+  if (command == "status") return Status(argc, argv);
 #endif
   if (command == "load") return Load(argc, argv);
   Fail(
-      "expected isolate, constants, swap, visit, metrics, load, pauses or "
-      "kinds");
+      "expected isolate, constants, swap, visit, metrics, load, pauses, kinds "
+      "or status");
 }

@@ -48,7 +48,8 @@ class Bindings(Scenario):
             assert loads == dataclasses.asdict(tf_model_pool.load_totals())
             assert asked.pool_of(address) == f"{_NAME}/2"
             assert asked.pool_of(0) == ""
-            assert (asked.status().active, asked.status().reason) == (True, "")
+            status = asked.status()
+            assert (status.active, status.code, status.reason) == (True, "active", "")
             assert asked.settings() == tf_model_pool.settings()
         del models[1]
         gc.collect()

@@ -22,7 +22,7 @@ namespace tf_model_pool {
 constexpr size_t kMiB = size_t{1} << 20;
 
 // Real memory out of one small range. Reservations lie side by side, in order.
-// Fails the test where a caller breaks the contract of SystemMemory. Pages that
+// Fails the test if a caller breaks the contract of SystemMemory. Pages that
 // are not committed cannot be accessed.
 class FakeSystemMemory : public SystemMemory {
  public:
@@ -63,7 +63,7 @@ class FakeSystemMemory : public SystemMemory {
 
   bool AddressSpaceIsScarce() const override { return scarce; }
 
-  // What is offered is lost at once, as if memory were always short.
+  // Loses what is offered at once, as if memory were always short.
   bool Offer(void* address, size_t bytes) override {
     if (refuse_offers) return false;
     std::lock_guard<std::mutex> lock(mu_);
