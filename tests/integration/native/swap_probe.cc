@@ -74,7 +74,7 @@
 #ifndef WITHOUT_MODEL_POOLS
 #include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/load/unload_thread.h"
-#include "tf_allocator/runtime/introspection.h"
+#include "tf_allocator/report/introspection.h"
 
 std::atomic<int> symbol_searches{0};
 
