@@ -564,7 +564,7 @@ class Driver {
   std::vector<std::unique_ptr<Burner>> burners_;
   std::unique_ptr<tensorflow::thread::ThreadPoolInterface> load_pool_;
   std::vector<std::unique_ptr<SavedModelVersion::Shared>> shared_;
-  const PoolProbe probe_;
+  const PoolProbe probe_{};
   RunLog log_;
   StallGate gate_;
   std::optional<VersionManager> manager_;
