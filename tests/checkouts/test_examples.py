@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tf_model_pool_build.releases import pins, releases
+from tf_model_pool_build.releases import releases
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs/serving"
@@ -131,7 +131,9 @@ def test_the_dockerfile_starts_the_server_with_the_documented_flags() -> None:
 
 
 def test_the_dockerfile_builds_the_newest_tag() -> None:
-    assert f"ARG SERVING_TAG={pins.SERVING_PINS[0].tag}\n" in (EXAMPLES / "Dockerfile").read_text()
+    assert (
+        f"ARG SERVING_TAG={releases.SERVING_PINS[0].tag}\n" in (EXAMPLES / "Dockerfile").read_text()
+    )
 
 
 # The documents.
@@ -139,11 +141,11 @@ def test_the_dockerfile_builds_the_newest_tag() -> None:
 
 def test_the_document_has_every_tag_with_its_commit_and_series() -> None:
     lines = SERVING.read_text().splitlines()
-    for pin in pins.SERVING_PINS:
+    for pin in releases.SERVING_PINS:
         (row,) = [line for line in lines if line.startswith(f"| {pin.tag} |")]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[1] == pin.commit[:11]
-        assert cells[3] == f"v{pins.minor_of(pin.tensorflow)}"
+        assert cells[3] == f"v{releases.minor_of(pin.tensorflow)}"
         assert cells[5] == pin.bazel
         assert ("no release" in cells[2]) != pin.is_release
         if pin.is_release:
@@ -204,10 +206,10 @@ def test_every_step_is_left_out_where_another_release_is_wanted(job: dict[str, A
 def test_the_series_are_tried_on_every_release_and_every_tag_of_serving() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/own-builds.yml").read_text())["jobs"]
     sources = jobs["tensorflow"]["strategy"]["matrix"]["tensorflow"]
-    assert sorted(sources) == sorted(one.version for one in pins.TENSORFLOW_SOURCES)
+    assert sorted(sources) == sorted(one.version for one in releases.TENSORFLOW_SOURCES)
     tags = jobs["serving"]["strategy"]["matrix"]["include"]
     assert {(row["tag"], row["bazel"]) for row in tags} == {
-        (pin.tag, pin.bazel) for pin in pins.SERVING_PINS
+        (pin.tag, pin.bazel) for pin in releases.SERVING_PINS
     }
 
 

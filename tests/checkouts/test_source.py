@@ -34,11 +34,11 @@ from tf_model_pool_build.errors import (
     ToolMissingError,
 )
 from tf_model_pool_build.progress import Progress
-from tf_model_pool_build.releases import pins
+from tf_model_pool_build.releases import releases
 from tf_model_pool_build.series import listing
 
 QUIET = Progress(quiet=True)
-RELEASES = {release.version: release for release in pins.TENSORFLOW_SOURCES}
+RELEASES = {release.version: release for release in releases.TENSORFLOW_SOURCES}
 
 
 @pytest.fixture
@@ -469,8 +469,8 @@ def archive(tree: Path, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def release(contents: bytes) -> pins.TensorFlowSource:
-    return pins.TensorFlowSource(
+def release(contents: bytes) -> releases.TensorFlowSource:
+    return releases.TensorFlowSource(
         "2.20.0", files.sha256(contents), ("3.11",), wheel_target=True, pywrap=True
     )
 

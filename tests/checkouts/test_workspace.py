@@ -9,7 +9,7 @@ import pytest
 
 from tf_model_pool_build.checkouts import starlark
 from tf_model_pool_build.errors import WorkspaceError
-from tf_model_pool_build.releases import pins
+from tf_model_pool_build.releases import releases
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ def wrong(contents: bytes) -> list[str]:
     """What does not agree with the series and with the table of releases."""
     arguments = starlark.find_rule(contents, "org_tensorflow", "WORKSPACE").arguments
     version = str(arguments["strip_prefix"]).removeprefix("tensorflow-")
-    release = pins.tensorflow_source(version)
+    release = releases.tensorflow_source(version)
     expected = {
         "sha256": release.sha256,
         "urls": [release.url],
@@ -30,7 +30,9 @@ def wrong(contents: bytes) -> list[str]:
         for name, value in expected.items()
         if arguments.get(name) != value
     ]
-    command = f"./build.sh patches write --release {pins.minor_of(version)} --output build/patches"
+    command = (
+        f"./build.sh patches write --release {releases.minor_of(version)} --output build/patches"
+    )
     if f"#     {command}\n" not in contents.decode():
         found.append(f"comment lacks {command}")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
+from tf_model_pool_build.errors import CheckoutError
 from tf_model_pool_build.releases import releases
 from tf_model_pool_build.series import listing
 from tf_model_pool_build.wheel import headers
@@ -64,6 +65,25 @@ def test_symbols_tell_which_library_has_them(release: releases.Release) -> None:
         assert function.library.startswith("tensorflow/")
         assert function.prefix.startswith("_ZN10tensorflow")
         assert function.relocations
+
+
+def test_every_known_serving_tag_and_release_has_a_series(repository: Path) -> None:
+    wanted = {releases.minor_of(pin.tensorflow) for pin in releases.SERVING_PINS}
+    wanted |= {releases.minor_of(source.version) for source in releases.TENSORFLOW_SOURCES}
+    assert {f"v{minor}" for minor in wanted} == {
+        path.parent.name for path in repository.glob("patches/*/series")
+    }
+
+
+@pytest.mark.parametrize("version", ["2.20.0", "v2.20.0", "2.20", "v2.20"])
+def test_versions_are_read_as_people_write_them(version: str) -> None:
+    assert releases.minor_of(version) == "2.20"
+
+
+@pytest.mark.parametrize("version", ["", "2", "master", "2.20.0-rc1", "../v2.20"])
+def test_what_is_no_version_is_refused(version: str) -> None:
+    with pytest.raises(CheckoutError, match="is not a version of TensorFlow"):
+        releases.minor_of(version)
 
 
 def test_the_rows_of_hooks_def_are_functions_of_the_releases() -> None:

@@ -81,6 +81,12 @@ def test_every_member_is_what_record_says(wheel: Path) -> None:
     metadata.verify(wheel, workers=2)
 
 
+def test_it_has_no_build_tooling(contents: zipfile.ZipFile) -> None:
+    folders = {name.split("/")[0] for name in contents.namelist()}
+    assert "tf_model_pool" in folders
+    assert "tf_model_pool_build" not in folders
+
+
 def test_the_running_python_can_install_it(wheel: Path) -> None:
     assert parse_wheel_filename(wheel.name)[3] & set(sys_tags())
 

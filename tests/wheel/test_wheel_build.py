@@ -494,7 +494,7 @@ def start_and_block(released: FakeRelease, project: Path, scratch: Path) -> Runn
         "import sys\n"
         "from pathlib import Path\n"
         "from support.fake_release import FakeRelease\n"
-        "from tf_model_pool.errors import BuildInterruptedError\n"
+        "from tf_model_pool_build.errors import BuildInterruptedError\n"
         "from tf_model_pool_build.releases import releases\n"
         "from tf_model_pool_build.wheel import builder, source\n"
         "from tf_model_pool_build.progress import Progress\n"

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from tf_model_pool_build.errors import DownloadError
 from tf_model_pool_build.progress import Progress
-from tf_model_pool_build.releases.pins import TensorFlowSource
+from tf_model_pool_build.releases.releases import TensorFlowSource
 from tf_model_pool_build.workspace import temporary_directory
 
 _BLOCK_BYTES = 1 << 20

@@ -28,7 +28,7 @@ from typing import Any
 from tf_model_pool._version import __version__
 from tf_model_pool_build.checkouts import files, starlark
 from tf_model_pool_build.errors import CheckoutError, WorkspaceError
-from tf_model_pool_build.releases import pins
+from tf_model_pool_build.releases import releases
 from tf_model_pool_build.series import listing
 
 DIRECTORY = "third_party/tf_model_pool"
@@ -111,7 +111,7 @@ def _read(root: Path) -> _Checkout:
         missing = "WORKSPACE" if not workspace.is_file() else RULES
         raise CheckoutError(
             f"{root} has no {missing}; expected a checkout of TensorFlow Serving "
-            f"(tags {', '.join(pin.tag for pin in pins.SERVING_PINS)})"
+            f"(tags {', '.join(pin.tag for pin in releases.SERVING_PINS)})"
         )
     contents = workspace.read_bytes()
     rule = starlark.find_rule(contents, _REPOSITORY, str(workspace))
@@ -161,20 +161,20 @@ def _version_of(root: Path) -> str:
 
 def _series_name(checkout: _Checkout, wanted: str | None) -> tuple[str, str]:
     """The directory below patches/, and what to tell about it."""
-    pin = pins.serving_pin(checkout.commit)
+    pin = releases.serving_pin(checkout.commit)
     if wanted is None and pin is None and checkout.has_ours and checkout.applied is not None:
         wanted = str(checkout.applied["series"])
     if wanted is not None:
-        name = f"v{pins.minor_of(wanted)}"
+        name = f"v{releases.minor_of(wanted)}"
         return name, f"TensorFlow {checkout.commit}, patched as {name} as you asked"
     if pin is None:
-        known = ", ".join(f"{pin.commit[:11]} ({pin.tag})" for pin in pins.SERVING_PINS)
+        known = ", ".join(f"{pin.commit[:11]} ({pin.tag})" for pin in releases.SERVING_PINS)
         raise CheckoutError(
             f"{checkout.root / 'WORKSPACE'} pins TensorFlow {checkout.commit}, which no known tag "
             f"of TensorFlow Serving does; known: {known}. If you know which release it is, "
             f"say so: --tensorflow-version {_version_of(checkout.root) or 'X.Y'}"
         )
-    name = f"v{pins.minor_of(pin.tensorflow)}"
+    name = f"v{releases.minor_of(pin.tensorflow)}"
     said = f"TensorFlow Serving {pin.tag}, TensorFlow {pin.commit[:11]}: series {name}"
     return name, said + (f" ({pin.note})" if pin.note else "")
 

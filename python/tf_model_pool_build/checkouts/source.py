@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tf_model_pool.files import replacing
 from tf_model_pool_build.errors import BuildError, CheckoutError, ToolMissingError
-from tf_model_pool_build.releases import pins
+from tf_model_pool_build.releases import releases
 
 _STANDARD_ERROR = 2
 _WHEEL_HOUSE = "bazel-bin/tensorflow/tools/pip_package/wheel_house"
@@ -78,11 +78,11 @@ def find_bazelisk(path: str | None = None) -> str:
     return found
 
 
-def check_python(source: pins.TensorFlowSource, python: str) -> None:
+def check_python(source: releases.TensorFlowSource, python: str) -> None:
     """Checks that the release can be built for this Python. Raises `CheckoutError`."""
     if python not in source.pythons:
         raise CheckoutError(
-            f"TensorFlow {pins.minor_of(source.version)} cannot be built for Python {python}; "
+            f"TensorFlow {releases.minor_of(source.version)} cannot be built for Python {python}; "
             f"it can for {', '.join(source.pythons)}"
         )
 
@@ -107,7 +107,7 @@ def configure_environment(python: str, given: Mapping[str, str]) -> dict[str, st
 
 
 def plan(
-    source: pins.TensorFlowSource,
+    source: releases.TensorFlowSource,
     python: str,
     output: Path,
     *,

@@ -11,7 +11,7 @@ from tf_model_pool_build import project as own
 from tf_model_pool_build.checkouts import fetching, patching, source
 from tf_model_pool_build.errors import CheckoutError
 from tf_model_pool_build.progress import Progress
-from tf_model_pool_build.releases import pins
+from tf_model_pool_build.releases import releases
 from tf_model_pool_build.series import listing
 from tf_model_pool_build.workspace import signals_as_errors
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR|TAG",
         help="TensorFlow's sources, or a release to download: "
-        + ", ".join(f"v{known.version}" for known in pins.TENSORFLOW_SOURCES),
+        + ", ".join(f"v{known.version}" for known in releases.TENSORFLOW_SOURCES),
     )
     parser.add_argument(
         "--python-version",
@@ -61,14 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def _given(argument: str) -> tuple[Path | None, pins.TensorFlowSource | None, str]:
+def _given(argument: str) -> tuple[Path | None, releases.TensorFlowSource | None, str]:
     """The directory or else the release that `--tensorflow` names, and its version."""
     path = Path(argument)
     if path.is_dir():
         return path.resolve(), None, source.version_of(path)
     if path.exists() or "/" in argument:
         raise CheckoutError(f"{path} is not a directory; expected TensorFlow's sources or a tag")
-    release = pins.tensorflow_source(argument)
+    release = releases.tensorflow_source(argument)
     return None, release, release.version
 
 
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     output = own.need_directory(args.output or project / "dist")
     with signals_as_errors():
         tree, archive, version = _given(args.tensorflow)
-        release = pins.source_like(version)
-        name = f"v{pins.minor_of(version)}"
+        release = releases.source_like(version)
+        name = f"v{releases.minor_of(version)}"
         series = listing.read(project / "patches", name).with_sources()
         source.check_python(release, args.python_version)
         if archive is not None and (args.sources / archive.directory).is_dir():
@@ -122,11 +122,11 @@ def _say_what_would_run(
     args: argparse.Namespace,
     tree: Path | None,
     series: listing.Series,
-    release: pins.TensorFlowSource,
+    release: releases.TensorFlowSource,
     output: Path,
 ) -> None:
     if tree is None:
-        known = pins.tensorflow_source(args.tensorflow)
+        known = releases.tensorflow_source(args.tensorflow)
         print(f"# download {known.url}")
         print(f"# sha256 {known.sha256}, unpacked in {args.sources / known.directory}")
     else:
@@ -134,7 +134,7 @@ def _say_what_would_run(
         if state.problem:
             raise CheckoutError(f"the series does not fit {tree}: {state.problem}")
         said = "is applied already" if state.applied else "fits, and would be applied"
-        print(f"# patches/v{pins.minor_of(release.version)} {said}")
+        print(f"# patches/v{releases.minor_of(release.version)} {said}")
         print(f"cd {tree}")
     for step in source.plan(
         release,

@@ -10,7 +10,7 @@ from pathlib import Path
 from tf_model_pool.files import write_text
 from tf_model_pool_build import project as own
 from tf_model_pool_build.errors import PatchError
-from tf_model_pool_build.releases import pins
+from tf_model_pool_build.releases import releases
 
 WRITTEN = "tensorflow.patch"
 _PACKAGE = "# Makes the directory a package, so that a WORKSPACE can name the patch in it.\n"
@@ -87,13 +87,13 @@ def run(args: argparse.Namespace) -> int:
         for name in checkout.export_series(args.checkout, project, release, args.base):
             print(f"patches/{name}")
     elif args.action == "check":
-        releases = tuple(map(_named, args.release or ())) or listing.releases(root)
-        if args.source is not None and len(releases) != 1:
+        names = tuple(map(_named, args.release or ())) or listing.releases(root)
+        if args.source is not None and len(names) != 1:
             raise PatchError("--source belongs to one release: name it with --release")
-        found = check.check(project, releases, args.source)
+        found = check.check(project, names, args.source)
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
-        print("\n".join(found.problems) or f"checked {', '.join(releases)}: no problems")
+        print("\n".join(found.problems) or f"checked {', '.join(names)}: no problems")
         return 1 if found.problems else 0
     elif args.action == "write":
         one = listing.read(root, _named(args.release)).with_sources()
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _named(release: str) -> str:
     """The directory below patches/ of `2.20`, `v2.20` or `2.20.0`."""
-    return f"v{pins.minor_of(release)}"
+    return f"v{releases.minor_of(release)}"
 
 
 def _verify(args: argparse.Namespace, project: Path) -> None:
