@@ -148,6 +148,8 @@ class LoadTotals:
     last_graph_restore_reason: str
 
 
+#: Why pools are not active: as the library says, or before there is a library to ask.
+InactiveCode = Literal["off", "malformed_setting", "hooks_not_bound", "not_preloaded", "missing"]
 _Record = TypeVar("_Record", PoolStats, Totals, LoadTotals)
 
 
@@ -228,7 +230,7 @@ def missing_parts() -> str | None:
             if tensorflow.overwritten is not None:
                 return tensorflow.overwritten.text()
             return f"{tensorflow} is not patched (it contains no {_LIBRARY}). {HOW_TO_GET}"
-        if not preloaded():
+        if _waits_to_be_preloaded(tensorflow):
             return f"{tensorflow} is not patched, and the library was not preloaded. {HOW_TO_RUN}"
     if _has_native():
         return None
@@ -273,12 +275,19 @@ def inactive_reason() -> str | None:
 
     Imports TensorFlow. Raises nothing.
     """
+    why = why_inactive()
+    return None if why is None else why[1]
+
+
+def why_inactive() -> tuple[InactiveCode, str] | None:
+    """As `inactive_reason`, and which kind of reason that is."""
     try:
         native = _load_native()
     except NotActiveError as error:
-        return str(error).removeprefix(PREFIX)
+        waits = _waits_to_be_preloaded(find_tensorflow())
+        return "not_preloaded" if waits else "missing", str(error).removeprefix(PREFIX)
     status = native.status()
-    return None if status.active else str(status.reason)
+    return None if status.active else (status.code, str(status.reason))
 
 
 def pools() -> list[PoolStats]:
@@ -394,6 +403,16 @@ def link_flags() -> list[str]:
         f"-l:{_LIBRARY}",
         f"-Wl,-rpath,{tensorflow.directory}",
     ]
+
+
+def _waits_to_be_preloaded(tensorflow: TensorFlowLocation | None) -> bool:
+    """True if the library for this untouched TensorFlow is here, and nobody has preloaded it."""
+    return (
+        tensorflow is not None
+        and not tensorflow.patched
+        and (_PACKAGE_DIR / _LIBRARY).is_file()
+        and not preloaded()
+    )
 
 
 def _extension_suffixes() -> list[str]:

@@ -68,7 +68,8 @@ class TensorFlowInfo:
 class PoolInfo:
     """Whether restores go to pools. `environment` is what is set, `settings` what is in force.
 
-    `binding` is how this package asks the library: `native module`, or `C interface` with why.
+    `code` is the kind of `reason` (`api.InactiveCode`). `binding` is how this package asks the
+    library: `native module`, or `C interface` with why.
     """
 
     active: bool
@@ -79,6 +80,7 @@ class PoolInfo:
     environment: dict[str, str]
     binding: str = "native module"
     preloaded: bool = False
+    code: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def read_tensorflow() -> TensorFlowInfo:
 
 def read_pools(environment: Mapping[str, str]) -> PoolInfo:
     """Whether pools are active, with the settings in force where they can be known."""
-    reason = api.inactive_reason()
+    code, reason = api.why_inactive() or (None, None)
     if reason is not None:
         # The last part is advice.
         reason = reason.partition(overwritten.HOW_TO_MEND)[0]
@@ -213,6 +215,7 @@ def read_pools(environment: Mapping[str, str]) -> PoolInfo:
         },
         binding=describe_binding(),
         preloaded=api.preloaded(),
+        code=code,
     )
 
 
@@ -492,11 +495,11 @@ def advise(
 
 def _advise_inactive(tensorflow: TensorFlowInfo, pools: PoolInfo, add: Any) -> None:
     reason = pools.reason or "the reason is not known"
-    if pools.reason and pools.reason.startswith("TF_MODEL_POOL=off"):
+    if pools.code == "off":
         add("Unset TF_MODEL_POOL, or set it to on.", "TF_MODEL_POOL=off switches pools off")
-    elif pools.reason and pools.reason.startswith("TF_MODEL_POOL"):
+    elif pools.code == "malformed_setting":
         add("Correct the setting and start the process again.", reason)
-    elif tensorflow.mend and not pools.preloaded and "was not preloaded" not in reason:
+    elif tensorflow.mend and not pools.preloaded and pools.code != "not_preloaded":
         add(
             "\n".join(["Install the patched wheel again:", *tensorflow.mend]),
             "the two have the same files, and pip lets the later one overwrite those of the "
@@ -507,7 +510,7 @@ def _advise_inactive(tensorflow: TensorFlowInfo, pools: PoolInfo, add: Any) -> N
         add("Repair the installation of TensorFlow.", f"importing it fails: {tensorflow.error}")
     elif tensorflow.patched:
         add("Install the patched wheel again in a clean virtual environment.", reason)
-    elif "was not preloaded" in reason:
+    elif pools.code == "not_preloaded":
         add(api.HOW_TO_RUN, reason)
     elif pools.preloaded:
         add(api.HOW_TO_GET_LIBRARY, reason)

@@ -55,8 +55,8 @@ SYSTEM = doctor.SystemInfo(
 )
 
 
-def inactive(reason: str) -> doctor.PoolInfo:
-    return dataclasses.replace(POOLS, active=False, reason=reason)
+def inactive(reason: str, code: str = "missing") -> doctor.PoolInfo:
+    return dataclasses.replace(POOLS, active=False, reason=reason, code=code)
 
 
 def report(**changes: Any) -> doctor.Report:
@@ -313,21 +313,22 @@ def test_cpu_bfc_gets_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "tensorflow", "words"),
+    ("code", "tensorflow", "words"),
     [
-        ("TF_MODEL_POOL=off", {}, "Unset TF_MODEL_POOL"),
-        ('TF_MODEL_POOL_SLOTS="x" is not valid: allowed is ...', {}, "Correct the setting"),
-        ("TensorFlow 2.21.0 is not patched", {"patched": False}, "./build.sh"),
-        ("not patched", {"patched": False, "distribution": "tensorflow"}, "pip uninstall"),
-        ("hooks not bound", {}, "Install the patched wheel again"),
-        ("does not import", {"error": "TypeError: wrong NumPy"}, "wrong NumPy"),
-        ("not installed", {"path": None, "patched": False, "error": "none"}, "./build.sh"),
+        ("off", {}, "Unset TF_MODEL_POOL"),
+        ("malformed_setting", {}, "Correct the setting"),
+        ("missing", {"patched": False}, "./build.sh"),
+        ("missing", {"patched": False, "distribution": "tensorflow"}, "pip uninstall"),
+        ("hooks_not_bound", {}, "Install the patched wheel again"),
+        ("missing", {"error": "TypeError: wrong NumPy"}, "wrong NumPy"),
+        ("missing", {"path": None, "patched": False, "error": "none"}, "./build.sh"),
     ],
 )
 def test_each_way_of_being_inactive_has_its_advice(
-    reason: str, tensorflow: dict[str, Any], words: str
+    code: str, tensorflow: dict[str, Any], words: str
 ) -> None:
-    text = advice_text(dataclasses.replace(TENSORFLOW, **tensorflow), inactive(reason))
+    pools = inactive("in words", code)
+    text = advice_text(dataclasses.replace(TENSORFLOW, **tensorflow), pools)
     assert words in text
 
 
@@ -365,21 +366,21 @@ def test_the_reason_of_an_overwritten_installation_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     over = overwritten.Overwritten("a 1", "b", "2", Path("/site/tensorflow"), MEND)
-    monkeypatch.setattr(api, "inactive_reason", over.text)
+    monkeypatch.setattr(api, "why_inactive", lambda: ("missing", over.text()))
     reason = doctor.read_pools({}).reason
     assert reason == "b 2 was installed over a 1 and replaced its files in /site/tensorflow."
 
 
 def test_a_library_that_was_not_preloaded_gets_the_command_that_does_it() -> None:
     untouched = dataclasses.replace(TENSORFLOW, patched=False)
-    text = advice_text(untouched, inactive("not patched, and the library was not preloaded"))
+    text = advice_text(untouched, inactive("in words", "not_preloaded"))
     assert "python -m tf_model_pool run -- CMD" in text
     assert "./build.sh" not in text
 
 
 def test_a_preloaded_library_that_does_not_fit_gets_the_command_that_makes_one() -> None:
     untouched = dataclasses.replace(TENSORFLOW, patched=False)
-    pools = dataclasses.replace(inactive("hooks not bound"), preloaded=True)
+    pools = dataclasses.replace(inactive("in words", "hooks_not_bound"), preloaded=True)
     assert "./build.sh library" in advice_text(untouched, pools)
 
 
