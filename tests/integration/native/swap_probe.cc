@@ -27,9 +27,8 @@
 //     a part of its outputs; then DIR2 in the same way. Prints the count of
 //     requests that were not prepared for after each.
 //   swap_probe status DIR
-//     loads DIR and asks a hundred times whether pools are active; prints how
-//     often symbol tables were searched for the first answer and for all
-//     others.
+//     loads DIR and asks whether pools are active, once and then a hundred
+//     times; prints how often symbol tables were searched for the latter.
 //   swap_probe metrics DIR1 DIR2 DIR3
 //     swaps from DIR1 over DIR2 to DIR3, unloads all, trims; prints the pools
 //     and TensorFlow's monitoring registry after each step.
@@ -703,18 +702,19 @@ void PrintMetrics(const std::string& when) {
 
 int Status(int argc, char** argv) {
   if (argc != 3) Fail("status DIR");
+  if (dlsym(RTLD_DEFAULT, "dladdr") != reinterpret_cast<void*>(&dladdr)) {
+    Fail("the library does not call this program's dladdr");
+  }
   const Version version(argv[2], 0, 0);
   const auto ask = [] {
-    const int before = symbol_searches;
     const tf_model_pool::Status status = tf_model_pool::GetStatus();
-    if (!status.active) Fail("not active: " + status.reason);
-    return symbol_searches - before;
+    if (!status.active()) Fail("not active: " + status.reason);
   };
-  const int first = ask();
-  int others = 0;
-  for (int i = 0; i < 100; ++i) others += ask();
-  std::printf("{\"event\":\"status\",\"first\":%d,\"others\":%d}\n", first,
-              others);
+  ask();
+  const int after_first = symbol_searches;
+  for (int i = 0; i < 100; ++i) ask();
+  std::printf("{\"event\":\"status\",\"searches\":%d}\n",
+              symbol_searches - after_first);
   return 0;
 }
 
