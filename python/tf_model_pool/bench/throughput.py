@@ -164,7 +164,7 @@ def text(result: dict[str, Any]) -> str:
     rows = [["configuration", "batch", "threads", "requests/s", "call, us"]]
     for row in result["rows"]:
         rates: Sequence[float] = row["requests_per_s"]
-        spread = f"{statistics.median(rates):,.0f} [{min(rates):,.0f} - {max(rates):,.0f}]"
+        spread = f"{statistics.median(rates):,.0f} [{min(rates):,.0f}-{max(rates):,.0f}]"
         call = f"{statistics.median(row['call_us']):.1f}"
         rows.append([row["configuration"], str(row["batch"]), str(row["threads"]), spread, call])
     return "\n".join(columns(rows))
