@@ -221,7 +221,7 @@ def test_building_again_elsewhere_gives_the_same_bytes(
     wheel: Path, released: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
-    command = [sys.executable, "-m", "tf_model_pool", "build", "--wheel", str(released)]
+    command = [sys.executable, "-m", "tf_model_pool_build", "build", "--wheel", str(released)]
     again = subprocess.run(
         [*command, "--output", str(tmp_path), "--quiet"],
         env=environment,

@@ -27,8 +27,8 @@
 //   harm_probe updates REQUESTS DIR
 //     serves DIR at 100 requests a second, about a third of a CPU: REQUESTS
 //     alone, and as many while it is loaded again and again; prints the
-//     throttled periods of the control group and the latencies (p50, p99, p99.9,
-//     largest) of each half.
+//     throttled periods of the control group and the latencies (p50, p99,
+//     p99.9, largest) of each half.
 //   harm_probe calls N DIR
 //     runs DIR's default signature N times and its callable as often, on one
 //     thread, and prints the median of each, microseconds. For
@@ -596,8 +596,7 @@ int Updates(size_t requests, const std::string& directory) {
       server.Percentile(kSettle, first, 0.999),
       server.Percentile(kSettle, first, 1), server.Percentile(first, last, 0.5),
       server.Percentile(first, last, 0.99),
-      server.Percentile(first, last, 0.999),
-      server.Percentile(first, last, 1));
+      server.Percentile(first, last, 0.999), server.Percentile(first, last, 1));
   return 0;
 }
 

@@ -28,7 +28,8 @@
 //     requests that were not prepared for after each.
 //   swap_probe status DIR
 //     loads DIR and asks a hundred times whether pools are active; prints how
-//     often symbol tables were searched for the first answer and for all others.
+//     often symbol tables were searched for the first answer and for all
+//     others.
 //   swap_probe metrics DIR1 DIR2 DIR3
 //     swaps from DIR1 over DIR2 to DIR3, unloads all, trims; prints the pools
 //     and TensorFlow's monitoring registry after each step.
