@@ -14,7 +14,7 @@ from support.patch_project import HEADER, RELEASE, SHARED, SOURCE, Project, comm
 from tf_model_pool_build.errors import PatchError
 from tf_model_pool_build.series import checkout
 
-OWN = "0001-Declare-the-pools.patch"
+OWN = "Declare-the-pools.patch"
 
 
 def contents(project: Project) -> dict[str, bytes]:
@@ -107,12 +107,12 @@ def test_a_new_commit_becomes_a_file_and_a_dropped_one_goes(
     commit(tensorflow, "Say more\n\nMore is to say.\n")
     assert checkout.export_series(tensorflow, project.root, RELEASE) == (
         f"{RELEASE}/{OWN}",
-        f"{RELEASE}/0001-Say-more.patch",
+        f"{RELEASE}/Say-more.patch",
         f"{RELEASE}/series",
     )
     assert not (project.patches / RELEASE / OWN).exists()
     lines = (project.patches / RELEASE / "series").read_text().splitlines()
-    assert lines[1:] == ["0001-Say-more.patch"]
+    assert lines[1:] == ["Say-more.patch"]
 
 
 def test_a_series_moves_to_other_lines_and_says_so(project: Project, tensorflow: Path) -> None:

@@ -32,7 +32,7 @@ def test_import_change_export_check(
     edit(tensorflow, HEADER, "  void Member0();\n", "  void Member0();\n  int Trim();\n")
     commit(tensorflow, "Declare more\n\nSomething lacks.\n")
     assert patches("export", *place) == 0
-    new = f"patches/{RELEASE}/0003-Declare-more.patch"
+    new = f"patches/{RELEASE}/Declare-more.patch"
     assert capsys.readouterr().out == f"{new}\npatches/{RELEASE}/series\n"
     assert patches("check") == 1
     assert f"{new}: there is no trailer Why-Patch" in capsys.readouterr().out

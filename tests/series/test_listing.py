@@ -25,7 +25,7 @@ def write_series(root: Path, text: str) -> Path:
 def test_a_series_keeps_its_order_and_finds_shared_patches(project: Project) -> None:
     found = listing.listed(project.patches / RELEASE)
     assert [path.relative_to(project.patches).as_posix() for path in found] == [
-        f"{RELEASE}/0001-Declare-the-pools.patch",
+        f"{RELEASE}/Declare-the-pools.patch",
         f"shared/{SHARED}",
     ]
 

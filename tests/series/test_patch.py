@@ -19,7 +19,7 @@ HEADER_TEXT = patch_project.TENSORFLOW[HEADER]
 
 @pytest.fixture
 def text(project: patch_project.Project) -> str:
-    return project.patch("0001-Declare-the-pools.patch").read_text()
+    return project.patch("Declare-the-pools.patch").read_text()
 
 
 def parsed(text: str) -> patch.Patch:
@@ -40,6 +40,13 @@ def test_a_patch_is_read_into_message_and_changes(text: str) -> None:
     assert change.path == HEADER
     assert change.added == ("  int AcquireModelPool();",)
     assert change.removed == ()
+
+
+def test_a_subject_that_git_folded_is_whole(text: str) -> None:
+    found = parsed(text.replace("Declare the pools\n", "Declare the pools\n of a process\n"))
+    assert found.subject == "Declare the pools of a process"
+    assert found.body == "Nothing declares them."
+    assert patch.file_name(found.subject) == "Declare-the-pools-of-a-process.patch"
 
 
 def test_a_trailer_goes_on_in_indented_lines(text: str) -> None:

@@ -16,7 +16,7 @@ from tf_model_pool_build.series import checkout, listing
 RELEASE = "v9.9"
 HEADER = "tensorflow/core/common_runtime/process_state.h"
 SOURCE = "tensorflow/core/kernels/save_restore_tensor.cc"
-SHARED = "v9.9-v9.9-Call-the-pools.patch"
+SHARED = "Call-the-pools.patch"
 
 TF_ALLOCATOR = {
     "BUILD": 'cc_library(name = "pool", srcs = ["pool/a.cc"], hdrs = ["pool/a.h"])\n',
@@ -130,7 +130,7 @@ def make(root: Path) -> Project:
     commit(work, MESSAGES[SOURCE])
     checkout.export_series(work, project.root, RELEASE, base)
     (project.patches / "shared").mkdir()
-    project.patch("0002-Call-the-pools.patch").rename(project.patches / "shared" / SHARED)
-    edit(project.root, series_file, "0002-Call-the-pools.patch", f"../shared/{SHARED}")
+    project.patch(SHARED).rename(project.patches / "shared" / SHARED)
+    edit(project.root, series_file, SHARED, f"../shared/{SHARED}")
     project.record_sources()
     return project

@@ -18,6 +18,8 @@ from tf_model_pool_build.series.patch import (
     FileChange,
     Patch,
     blob_hash,
+    file_name,
+    header_lines,
     without_positions,
 )
 
@@ -34,7 +36,7 @@ _DATA = re.compile(
 
 def header_problems(patch: Patch, project: Path) -> Iterator[str]:
     """What the header of a patch lacks."""
-    lines = patch.text.split("\n")
+    lines = [*header_lines(patch.text), *(4 * [""])]
     for number, expected in enumerate((FROM_LINE, AUTHOR_LINE, DATE_LINE)):
         if lines[number] != expected:
             yield f"line {number + 1} is {lines[number]!r}, expected {expected!r}: not exported"
@@ -83,6 +85,8 @@ def change_problems(change: FileChange) -> Iterator[str]:
 def patch_problems(patch: Patch, project: Path) -> Iterator[str]:
     """Everything that can be said of one patch without sources."""
     yield from header_problems(patch, project)
+    if patch.name != file_name(patch.subject):
+        yield f"is not named from its subject, {file_name(patch.subject)}"
     paths = [change.path for change in patch.changes]
     if paths != sorted(paths) or len(paths) != len(set(paths)):
         yield "its files are not in order, or one is there twice: not exported"
@@ -177,18 +181,10 @@ def source_findings(one: listing.Series, source: Path) -> Findings:
 
 def shared_problems(root: Path, every: Iterable[listing.Series]) -> Iterator[str]:
     """What is wrong with the patches that releases share, seen from all series."""
-    users: dict[Path, list[str]] = {}
-    for one in every:
-        for patch in one.patches:
-            users.setdefault(patch.path, []).append(one.release)
+    listed = {patch.path for one in every for patch in one.patches}
     for path in sorted((root / listing.SHARED).glob("*.patch")):
-        where = f"patches/{listing.SHARED}/{path.name}"
-        if path not in users:
-            yield f"{where}: no series lists it"
-        else:
-            prefix = f"{users[path][0]}-{users[path][-1]}-"
-            if not path.name.startswith(prefix):
-                yield f"{where}: its name does not begin with {prefix!r}, the releases that list it"
+        if path not in listed:
+            yield f"patches/{listing.SHARED}/{path.name}: no series lists it"
 
 
 def check(project: Path, releases: tuple[str, ...], source: Path | None = None) -> Findings:

@@ -17,6 +17,7 @@ from tf_model_pool_build.series.patch import (
     AUTHOR_LINE,
     DATE_LINE,
     blob_hash,
+    file_name,
     parse,
     without_positions,
 )
@@ -186,11 +187,6 @@ def export_commits(checkout: Path, base: str | None, state: Path) -> tuple[str, 
         return tuple(_export_commit(plain, commit) for commit in commits)
 
 
-def _file_name(subject: str, number: int) -> str:
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", subject).strip("-.")
-    return f"{number:04}-{slug}.patch"
-
-
 def export_series(
     checkout: Path, project: Path, release: str, base: str | None = None
 ) -> tuple[str, ...]:
@@ -216,7 +212,7 @@ def export_series(
     for text in export_commits(checkout, base, project / ".build"):
         patch = parse(Path("the commit"), text)
         inside = [c.path.startswith(f"{generated.DIRECTORY}/") for c in patch.changes]
-        path = known.get(patch.subject, directory / _file_name(patch.subject, len(entries) + 1))
+        path = known.get(patch.subject, directory / file_name(patch.subject))
         if any(inside):
             if text != generated.generate(project):
                 raise PatchError(

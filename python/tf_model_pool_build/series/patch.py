@@ -179,6 +179,16 @@ def _place(lines: list[str], wanted: list[str], expected: int, *, exact: bool) -
     raise PatchError(f"its lines stand at line {places[0] + 1}, not {expected + 1}")
 
 
+def file_name(subject: str) -> str:
+    """What a patch with this subject is called."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", subject).strip("-.") + ".patch"
+
+
+def header_lines(text: str) -> list[str]:
+    """The lines of the mail header; git folds a long one, and the rest begins with a space."""
+    return text.partition("\n\n")[0].replace("\n ", " ").split("\n")
+
+
 def without_positions(text: str) -> str:
     """A patch without what depends on the rest of the files: hashes and line numbers."""
     return re.sub(r"(?m)^@@ -.*$", "@@", _INDEX.sub("index", text))
@@ -309,9 +319,9 @@ def parse(path: Path, text: str) -> Patch:
     diff_text = f"diff --git {diff_text}"
     lines = head.split("\n")
     blank = lines.index("") if "" in lines else len(lines)
-    subjects = [m for m in map(_SUBJECT.fullmatch, lines[:blank]) if m]
+    subjects = [m for m in map(_SUBJECT.fullmatch, header_lines(head)) if m]
     if len(subjects) != 1:
-        raise PatchError(f"{name} has no line 'Subject: [PATCH] ...' on one line")
+        raise PatchError(f"{name} has no line 'Subject: [PATCH] ...', or several")
     try:
         body, trailers = _split_message(lines[blank:])
     except PatchError as error:
