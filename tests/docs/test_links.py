@@ -28,7 +28,7 @@ def anchors(text: str) -> set[str]:
 
 
 def lost(text: str, page: Path) -> list[str]:
-    """Links of `text`, on `page`, with an anchor that no heading has; pictures that do not exist."""
+    """Links of `text`, on `page`, to headings that do not exist, and pictures that do not."""
     found = []
     for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text):
         if "://" in target:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that were drawn by hand: legible on a phone, readable on a dark page, and named by a page."""
+"""Pictures that were drawn by hand: legible on a phone and on a dark page, and shown somewhere."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def test_a_command_in_a_picture_exists(picture: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("picture", DRAWN, ids=lambda path: path.name)
+def test_a_page_shows_the_picture(picture: Path) -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    assert [page.name for page in pages if picture.name in page.read_text()] != []
+
+
 def test_the_checker_sees_what_is_wrong() -> None:
-    bare = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 100"><text font-size="9"/></svg>'
+    text = '<text font-size="9"/>'
+    bare = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 100">{text}</svg>'
     assert len(complaints(bare)) == 3
