@@ -17,8 +17,8 @@
 namespace tensorflow {
 namespace {
 
-// A page. Axes and shapes are smaller, weights larger (docs/design.md has a
-// count).
+// A page. Axes and shapes are smaller, weights larger
+// (docs/results/decisions.md has a count).
 constexpr size_t kSmallestInPool = 4096;
 
 }  // namespace

@@ -18,8 +18,9 @@ namespace {
 constexpr size_t kCommitSlice = 4 * kRegionGranularity;
 
 // Not MADV_POPULATE_WRITE: it holds the lock that mmap and munmap of all other
-// threads wait for, and takes it again before they get it (docs/design.md has
-// the stalls). A page fault takes it for one page, since Linux 6.4 not at all.
+// threads wait for, and takes it again before they get it
+// (docs/results/decisions.md has the stalls). A page fault takes it for one
+// page, since Linux 6.4 not at all.
 void Prefault(char* begin, size_t bytes) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   for (size_t i = 0; i < bytes; i += page) {

@@ -46,7 +46,7 @@ class CpuShare {
   bool quota_is_short() const { return quota_is_short_; }
 
   // The part of what requests leave; the rest is for their bursts
-  // (docs/design.md).
+  // (docs/results/decisions.md).
   static constexpr double kOfWhatIsLeft = 0.4;
   static constexpr int64_t kLookNs = 100'000'000;
   // The kernel's default (cpu.max, cpu.cfs_period_us). Quotas of longer periods

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Measures how long requests take while a server replaces a model by its next version.\n\n"
         "  bench --quick               stock and patched wheel, small model; minutes\n"
-        "  bench --story               the steps of docs/benchmark.md\n"
+        "  bench --story               the article's steps\n"
         "  bench --full                every preset, scenario and model; hours\n"
         "  bench --model DIR           on your own SavedModel\n"
         "  bench report RESULT.json    the page, pictures and summary again\n"

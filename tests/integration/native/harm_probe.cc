@@ -32,13 +32,13 @@
 //   harm_probe calls N DIR
 //     runs DIR's default signature N times and its callable as often, on one
 //     thread, and prints the median of each, microseconds. For
-//     docs/benchmark.md.
+//     docs/results/.
 //
 //   harm_probe time BUSY LOADS alone|serving DIR
 //     loads DIR LOADS times beside BUSY threads that never rest and, if
 //     serving, after a request; prints how long loading and dropping took, and
 //     with BUSY 0 and MLOCK set, how long another thread waited for an mmap.
-//     For docs/benchmark.md: no test asserts on it.
+//     For docs/results/: no test asserts on it.
 //
 // Requests are zeros of the signature's types; unknown dimensions are 8.
 
