@@ -69,10 +69,10 @@ class UnloadThread {
   }
 
  private:
-  // In a forked process, which has the calling thread alone. What the thread
-  // was at work on stays with the parent.
+  // In a forked process, which has the calling thread alone. The work stays with
+  // the parent: not even destroyed, as sessions join threads when they end.
   void BeginChild() {
-    queue_.clear();
+    new (&queue_) std::deque<std::function<void()>>;
     done_ = added_;
     running_ = false;
     new (&changed_) std::condition_variable;

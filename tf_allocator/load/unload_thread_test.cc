@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tf_allocator/load/unload_thread.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+#include <future>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tf_allocator/sched/load_thread.h"
+
+namespace tf_model_pool {
+namespace {
+
+// Work that is at its start until `go`.
+std::function<void()> WaitingFor(std::promise<void>* go) {
+  return [wait = go->get_future().share()] { wait.wait(); };
+}
+
+TEST(UnloadThreadTest, WorkIsDoneInTurnOnAnotherThread) {
+  NoteServing();
+  std::vector<int> done;
+  std::promise<void> go;
+  RunOnUnloadThread(WaitingFor(&go));
+  const std::thread::id caller = std::this_thread::get_id();
+  for (int i = 0; i < 3; ++i) {
+    RunOnUnloadThread([&done, caller, i] {
+      EXPECT_NE(std::this_thread::get_id(), caller);
+      done.push_back(i);
+    });
+  }
+  EXPECT_TRUE(done.empty());
+  go.set_value();
+  WaitForUnloads();
+  EXPECT_EQ(done, (std::vector<int>{0, 1, 2}));
+}
+
+TEST(UnloadThreadTest, WorkMayWaitForUnloads) {
+  NoteServing();
+  bool done = false;
+  RunOnUnloadThread([&done] {
+    WaitForUnloads();
+    done = true;
+  });
+  WaitForUnloads();
+  EXPECT_TRUE(done);
+}
+
+// A session joins its threads when it ends, and the child does not have them.
+TEST(UnloadThreadTest, AForkedChildEndsNothingOfItsParent) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
+#endif
+  NoteServing();
+  std::promise<void> go;
+  RunOnUnloadThread(WaitingFor(&go));
+  const pid_t parent = getpid();
+  auto session = std::shared_ptr<void>(nullptr, [parent](void*) {
+    if (getpid() != parent) _exit(2);
+  });
+  RunOnUnloadThread([last = std::move(session)]() mutable { last.reset(); });
+  const pid_t child = fork();
+  if (child == 0) {
+    bool done = false;
+    RunOnUnloadThread([&done] { done = true; });
+    WaitForUnloads();
+    _exit(done ? 0 : 1);
+  }
+  go.set_value();
+  WaitForUnloads();
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+}  // namespace
+}  // namespace tf_model_pool
