@@ -66,7 +66,7 @@ class PoolStats:
         id: the value of `AllocatorAttributes::model_pool()` for this pool, 1 to 255.
         name: `<model>/<version>`, for example `ctr/3`.
         model_dir: the directory that tells models of one name apart.
-        version: "" where the checkpoint has none.
+        version: "" if the checkpoint has none.
         slot: "A", "B", and so on; a letter belongs to one model.
         state: `loading` while a restore into the pool runs; `live` while a tensor lies in it;
             `standby` when nothing does and its memory waits for the next version.
@@ -114,7 +114,7 @@ class Totals:
         fallback_bytes: bytes that went there, for that or for want of room in a pool.
         trimmed_bytes: given back from standby slots.
         prepared_bytes: made usable ahead of need (`TF_MODEL_POOL_PREPARE`).
-        last_fallback_reason: why the last fallback happened, "" where none did.
+        last_fallback_reason: why the last fallback happened, "" if none did.
     """
 
     bytes_in_use: int
@@ -131,7 +131,7 @@ class Totals:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadTotals:
-    """How C++ `LoadSavedModel` restored in this process, where it goes through this project.
+    """How C++ `LoadSavedModel` restored in this process, if it goes through this project.
 
     Counts run since process start. Other loads (eager ones, `tf.compat.v1` sessions) do not count.
 
@@ -139,7 +139,7 @@ class LoadTotals:
         direct_restores: restore ops whose variables were set without running the op.
         graph_restores: restore and init ops that TensorFlow ran.
         cold_versions: requests of a kind whose executors no load, and no earlier request, had made.
-        last_graph_restore_reason: why the last restore or init op was run, "" where none was.
+        last_graph_restore_reason: why the last restore or init op was run, "" if none was.
     """
 
     direct_restores: int
@@ -271,7 +271,7 @@ def is_active() -> bool:
 
 
 def inactive_reason() -> str | None:
-    """Why pools are not active, in words for a person; None where they are.
+    """Why pools are not active, in words for a person; None if they are.
 
     Imports TensorFlow. Raises nothing.
     """
@@ -311,7 +311,7 @@ def load_totals() -> LoadTotals:
 
 
 def pool_of(value: object) -> str | None:
-    """The name of the pool in which a buffer lies, None where it lies in none.
+    """The name of the pool in which a buffer lies, None if it lies in none.
 
     Nothing is copied. A variable is read through TensorFlow, which shares its buffer, until the
     variable has been read by `ResourceGather` (an embedding look-up): from then on TensorFlow
@@ -356,7 +356,7 @@ def settings() -> dict[str, str]:
 def binding() -> Literal["native", "c"]:
     """How this package asks the library: by its native module, or over the C interface.
 
-    Both give the same answers. A wheel has no native module where the headers of its Python were
+    Both give the same answers. A wheel has no native module if the headers of its Python were
     not at hand when it was built; `build_info()["native_missing"]` says so. Imports nothing.
     """
     return "native" if _NATIVE in sys.modules or _has_native() else "c"
@@ -365,7 +365,7 @@ def binding() -> Literal["native", "c"]:
 def build_info() -> dict[str, Any]:
     """How the wheel was made: base wheel and its sha256, patch set version, compiler.
 
-    `native_missing` says why there is no native module, None where there is one; `binding` is
+    `native_missing` says why there is no native module, None if there is one; `binding` is
     that of `binding()`. Read from the file `build_info.json` of the package; imports nothing.
 
     Raises:

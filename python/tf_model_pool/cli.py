@@ -9,10 +9,11 @@ the chosen command's module is imported: `bench` must run where TensorFlow is no
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tf_model_pool._version import __version__
@@ -36,6 +37,16 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 #: The console command of the wheel.
 CONSOLE_COMMAND = "tf-model-pool"
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM, which ends what runs unattended, does as Ctrl-C does: nothing is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _command_in(arguments: Sequence[str]) -> str | None:

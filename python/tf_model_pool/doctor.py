@@ -49,7 +49,7 @@ _PER_VMA_LOCKS = (6, 4)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorFlowInfo:
-    """Which TensorFlow this Python imports. `error` is set where importing it failed.
+    """Which TensorFlow this Python imports. `error` is set if importing it failed.
 
     If it was installed over the patched one, `installed_over` names that, and `mend` has the
     commands that bring it back.
@@ -149,7 +149,7 @@ class Report:
 
 
 def collect(environment: Mapping[str, str] | None = None) -> Report:
-    """Asks this process and the system. Imports TensorFlow where there is one.
+    """Asks this process and the system. Imports TensorFlow if there is one.
 
     Runs one operation in a session of its own and allocates some tens of MiB for a moment.
     """

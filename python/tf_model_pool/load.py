@@ -210,7 +210,7 @@ def load(
 ) -> LoadedModel:
     """Loads a SavedModel with TensorFlow's C++ loader, to be called from any thread.
 
-    The interpreter's lock is free meanwhile, and the loading thread gives way to requests where
+    The interpreter's lock is free meanwhile, and the loading thread gives way to requests if
     there are model pools. Every signature is made ready (of a model with more than 64 MiB of
     constants only `serving_default`, because each would copy them; others on first use), so no
     first request waits. No kernel of the model runs.

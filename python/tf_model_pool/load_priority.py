@@ -16,7 +16,7 @@ from tf_model_pool.errors import LoadPriorityError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: How much nicer than its caller: a tenth of its CPU time where both want the same CPU.
+#: How much nicer than its caller: a tenth of its CPU time if both want the same CPU.
 _NICER = 10
 
 
@@ -32,7 +32,7 @@ def run_at_load_priority(function: Callable[_P, _R], *args: _P.args, **kwargs: _
     any operation), or they inherit this one.
 
     Returns what `function` returns and raises what it raises. Raises `NotActiveError` or
-    `SettingError` where there are no pools.
+    `SettingError` if there are no pools.
     """
     lower = _lowering(_priority())
     outcome: list[_R] = []
@@ -60,9 +60,9 @@ def loading() -> Iterator[None]:
         with tf_model_pool.loading():
             model = tf.saved_model.load(path)
 
-    As `run_at_load_priority`, for where the work must stay on its thread. The thread's priority
+    As `run_at_load_priority`, for work that must stay on its thread. The thread's priority
     is raised again at the end, which takes CAP_SYS_NICE or a resource limit RLIMIT_NICE of at
-    least 20 minus the thread's nice value: raises `LoadPriorityError` where the process has
+    least 20 minus the thread's nice value: raises `LoadPriorityError` if the process has
     neither, before the block begins. With priority "normal", and on a thread whose nice value is
     19, does nothing.
     """

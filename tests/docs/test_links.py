@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda path: path.as_posix())
 #: Pages whose lines were not wrapped yet.
-UNWRAPPED = {"ci.md", "patches.md", "reference.md", "releases.md", "serving.md"}
 FOLDER = re.compile(r"^\| `(\w+)/` \|", re.MULTILINE)
 
 
@@ -61,8 +60,7 @@ def test_a_link_leads_to_a_heading_that_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_lines_fit_a_screen(page: Path) -> None:
-    if page.name not in UNWRAPPED:
-        assert long_lines(page.read_text()) == []
+    assert long_lines(page.read_text()) == []
 
 
 def test_the_benchmark_page_is_how_and_not_a_notebook() -> None:

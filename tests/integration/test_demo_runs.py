@@ -82,9 +82,17 @@ def test_no_space_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tensorflow_directory")
 @pytest.mark.parametrize(
-    "line", ["Saving versions 1, 2, 3", "Serving through updates", "  109."], ids=str.split
+    ("line", "end"),
+    [
+        pytest.param("Saving versions 1, 2, 3", "Ctrl-C", id="saving"),
+        pytest.param("Serving through updates", "Ctrl-C", id="starting to serve"),
+        pytest.param("  109.", "Ctrl-C", id="serving"),
+        pytest.param("  109.", "SIGTERM", id="serving, terminated"),
+    ],
 )
-def test_ctrl_c_is_one_line_and_leaves_nothing(line: str, tmp_path: Path) -> None:
+def test_an_interruption_is_one_line_and_leaves_nothing(
+    line: str, end: str, tmp_path: Path
+) -> None:
     # GIVEN a demonstration in a group of its own, as a terminal starts it
     child = subprocess.Popen(
         [*COMMAND[:1], "-u", *COMMAND[1:]],
@@ -96,11 +104,15 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(line: str, tmp_path: Path) -> Non
     )
     with child:
         assert child.stdout is not None
-        # WHEN Ctrl-C comes after that line
+        # WHEN it is to end after that line: a terminal tells the group, a supervisor the process
         for each in child.stdout:
-            if each.startswith(line):
+            if not each.startswith(line):
+                continue
+            if end == "Ctrl-C":
                 os.killpg(child.pid, signal.SIGINT)
-                break
+            else:
+                child.terminate()
+            break
         else:
             pytest.fail(f"it did not print {line}")
         _, printed = child.communicate(timeout=PATIENCE)

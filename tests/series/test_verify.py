@@ -79,3 +79,17 @@ def test_a_series_without_sources_has_nothing_to_try(
 def test_a_wheel_of_another_python_is_refused(project: Project) -> None:
     with pytest.raises(UnsupportedWheelError, match="is not for this Python"):
         verify.verify(request(project, python_tag="cp27"), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ((), ("-k", "not preload")),
+        (("-q",), ("-k", "not preload", "-q")),
+        (("-x", "-k", "isolation or constants"), ("-k", "not preload and (isolation or constants)", "-x")),
+    ],
+)
+def test_a_selection_of_tests_leaves_out_what_is_preloaded(
+    given: tuple[str, ...], passed: tuple[str, ...]
+) -> None:
+    assert verify.selection(given) == passed

@@ -163,7 +163,7 @@ def check_answers(
 
     Request k of a model, in order of intended time, sends its request k modulo their number; a
     right answer has that request's checksum of the version that answered.
-    `checksums[model][version]` is a list of [sum, sum of magnitudes], or None where the model's
+    `checksums[model][version]` is a list of [sum, sum of magnitudes], or None if the model's
     answer is random.
     """
     failed = requests["status"] != 0

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_model_pool.bench.errors import BenchError, require
+from tf_model_pool.cli import EXIT_INTERRUPTED, sigterm_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tf_model_pool.bench.wheels import Wheel
 
 EXIT_GATE = 1
-EXIT_INTERRUPTED = 130
 _STATE = Path(".build")
 
 
@@ -416,12 +415,8 @@ def _run(args: argparse.Namespace) -> int:
         args.cache.resolve(),
         Progress(args.quiet),
     )
-    # An unattended run is ended by SIGTERM; it keeps what is finished as after Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with sigterm_interrupts():
         finished = orchestrator.run()
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if not any(r["valid"] for r in orchestrator.result["runs"]):
         reasons = [reason for r in orchestrator.result["runs"] for reason in r["reasons"]]
         if not finished:

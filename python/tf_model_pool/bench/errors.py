@@ -33,7 +33,7 @@ class DriverError(BenchError):
     """The native driver failed."""
 
 
-#: Requirement to name where a module is missing; the pins are those of pyproject.toml.
+#: Requirement to name if a module is missing; the pins are those of pyproject.toml.
 REQUIREMENTS = {
     "matplotlib": "matplotlib==3.11.2",
     "numpy": "numpy",

@@ -152,6 +152,7 @@ def time_figure(group: Group) -> Any:
         )
     figure.update_yaxes(type="log", rangemode="tozero", **_log_ticks(highest))
     figure.update_xaxes(title_text="seconds since the run began", row=rows, col=1)
+    figure.update_annotations(x=0, xanchor="left")  # in sight where a narrow page cuts the rest off
     above = {"orientation": "h", "x": 0, "yanchor": "bottom", "yref": "paper"}
     figure.update_layout(
         height=150 + 230 * rows,
@@ -194,7 +195,8 @@ def around_figure(group: Group) -> Any:
             shapes.append(_shade(i + 1, 0, statistics.median(seconds), SHADES["restore"], 0.13))
     figure.update_yaxes(type="log", **_log_ticks(highest))
     figure.update_yaxes(title_text="ms", col=1)
-    figure.update_xaxes(title_text="seconds since the update began", row=rows)
+    # Once: side by side they run into each other on a narrow page.
+    figure.update_xaxes(title_text="seconds since the update began", row=rows, col=1)
     figure.update_layout(
         height=120 + 330 * rows,
         font=_FONT,

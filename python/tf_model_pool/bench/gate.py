@@ -22,7 +22,7 @@ class Limits:
         max_faults: the same as a number; None = not checked.
         mappings: new mappings of the pools per update, once they have settled; one more for each
             further model that is updated at the same moment.
-        calls_factor: mapping system calls per update against the baseline, where counted.
+        calls_factor: mapping system calls per update against the baseline, if counted.
         rss_drift: growth of RSS over the updates of a run, as a share.
         max_ratio: of update p99.9 / steady p99.9; None = times never fail.
         rounds: valid rounds that a ratio needs.

@@ -93,7 +93,7 @@ class Model:
     """A model that is ready to serve.
 
     Attributes:
-        checksums: per version and request [sum of outputs, sum of magnitudes], or None where the
+        checksums: per version and request [sum of outputs, sum of magnitudes], or None if the
             model's answers are random.
         bytes: size of each version's files.
     """
@@ -239,7 +239,7 @@ def prepare(
         python: interpreter of an environment with TensorFlow.
 
     Raises:
-        ModelError: with the reason, in one line where the model or the requests are at fault.
+        ModelError: with the reason, in one line if the model or the requests are at fault.
     """
     ranges: dict[str, int] = {}
     if isinstance(what, Shape):

@@ -75,7 +75,7 @@ class Options:
         rate: requests per second; None = calibrated to `cpu_target` of the server's CPUs.
         retries: how often a disturbed run is done again.
         timing: seconds; its `update` is replaced by the calibrated one.
-        budget_s: seconds that all rounds together may take: fewer cycles where updates are long.
+        budget_s: seconds that all rounds together may take: fewer cycles if updates are long.
         count_calls: run once more per cell under strace and count mapping calls per update.
     """
 

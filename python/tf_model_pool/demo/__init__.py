@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_model_pool import api
+from tf_model_pool.cli import sigterm_interrupts
 from tf_model_pool.demo import memory, model, update
 from tf_model_pool.demo.checks import Checks
 from tf_model_pool.errors import ModelPoolError, NotActiveError
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         ModelPoolError: the SavedModels cannot be written, or an update did not happen.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(sigterm_interrupts())
         if args.directory is not None:
             directory = stack.enter_context(_kept(args.directory))
         # TensorFlow's informational lines hide the output; its warnings and errors stay.

@@ -52,7 +52,7 @@ def _download(source: TensorFlowSource, target: Path, progress: Progress, opened
 def fetch(
     source: TensorFlowSource, parent: Path, progress: Progress, opened: Open = _open_url
 ) -> Path:
-    """The unpacked sources of a release below `parent`; downloads them where they are not there.
+    """The unpacked sources of a release below `parent`; downloads them if they are not there.
 
     Args:
         source: the release.

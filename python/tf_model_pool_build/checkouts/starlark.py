@@ -102,7 +102,7 @@ def with_argument(contents: bytes, rule: Rule, name: str, value: str, after: str
     Args:
         contents: of the file that `rule` was found in.
         rule: what to change.
-        name: the argument; replaced where it is, else added.
+        name: the argument; replaced if it is there, else added.
         value: written between quotes, so it may hold none.
         after: an argument that the rule has; a new one follows it on a line of its own.
     """

@@ -56,7 +56,7 @@ class Result:
         wheel_bytes: its size.
         added_bytes: by how much it is larger than the released one.
         library_sha256: of libtf_model_pool.so in it.
-        binding: `native`, or `c` where the wheel has no native module.
+        binding: `native`, or `c` if the wheel has no native module.
         compiler: the first line that it says about itself.
         selection: the expression of pytest's `-k` that chose tests, "" = all of them.
         tests: counts of `passed`, `failed` and `skipped`; None = not run.

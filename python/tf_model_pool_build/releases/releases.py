@@ -162,11 +162,11 @@ class ServingPin:
     Attributes:
         tag: of TensorFlow Serving.
         commit: of TensorFlow, as its WORKSPACE has it.
-        tensorflow: the release of that commit; where it is none's, the one it is nearest to.
+        tensorflow: the release of that commit; if it is none's, the one it is nearest to.
         is_release: whether it is that release's very commit.
         bazel: the version that its WORKSPACE asks for and its Dockerfile installs. There is no
             .bazelversion that would tell bazelisk.
-        note: what to know where it is not, or where the release has a successor.
+        note: what to know if it is not, or if the release has a successor.
     """
 
     tag: str

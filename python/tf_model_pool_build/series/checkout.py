@@ -199,7 +199,7 @@ def export_series(
         The files of patches/ that changed, sorted.
 
     Raises:
-        PatchError: among others where tf_allocator/ was changed in the checkout, or a commit
+        PatchError: among others if tf_allocator/ was changed in the checkout, or a commit
             differs from a patch that other releases share. Nothing is written then.
     """
     root = project / "patches"

@@ -9,6 +9,7 @@ patched code.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import subprocess
@@ -93,6 +94,18 @@ def _environment(directory: Path, wheel: Path, packages: Sequence[str]) -> Path:
     return python
 
 
+def selection(arguments: Sequence[str]) -> tuple[str, ...]:
+    """pytest's `arguments` with -k narrowed to tests of the patched sources.
+
+    What is preloaded into a released TensorFlow has nothing to do with them.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-k", default="")
+    known, others = parser.parse_known_args(arguments)
+    wanted = f"not preload and ({known.k})" if known.k else "not preload"
+    return ("-k", wanted, *others)
+
+
 def verify(request: Request, progress: Progress) -> Path:
     """Builds the wheel, installs it, and runs tests/integration on it.
 
@@ -100,7 +113,7 @@ def verify(request: Request, progress: Progress) -> Path:
         The wheel, in .build/verify/<release>.
 
     Raises:
-        PatchError: among others where a test fails.
+        PatchError: among others if a test fails.
         BuildError: as the wheel builder does.
     """
     if request.wheel.python_tag != toolchain.running_python_tag():
@@ -116,10 +129,9 @@ def verify(request: Request, progress: Progress) -> Path:
         base = released.fetch(request.wheel, request.project / ".build" / "cache")
         with progress.stage(f"install {base.name}"):
             stock = _environment(place / "stock", base, packages)
-    # What is preloaded into a released TensorFlow has nothing to do with its sources.
-    tests = (request.project / "tests/integration", "-k", "not preload")
+    tests = (request.project / "tests/integration", *selection(request.arguments))
     _run(
-        (python, "-m", "pytest", *tests, *request.arguments),
+        (python, "-m", "pytest", *tests),
         PATCHED_WHEEL=str(wheel),
         TF_MODEL_POOL_STOCK_PYTHON=str(stock),
     )

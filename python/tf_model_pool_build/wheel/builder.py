@@ -54,7 +54,7 @@ class Request:
         reuse: return a wheel of `output` that was made from the same, if there is one.
         workers: threads that compress and verify.
         python: which Python's headers the native module is compiled against; by default those of
-            the wheel's Python, where they can be found.
+            the wheel's Python, if they can be found.
         sources: patched sources of TensorFlow to build in place of the hooks, to try a patch
             series. Such a wheel is not reused.
     """

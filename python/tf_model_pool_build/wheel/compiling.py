@@ -32,7 +32,7 @@ class Compiled:
 
     Attributes:
         library: libtf_model_pool.so.
-        native: the native modules by name, `_native` and `_session`; none where `python` has no
+        native: the native modules by name, `_native` and `_session`; none if `python` has no
             headers.
         driver: the benchmark's program.
     """

@@ -105,7 +105,7 @@ class PythonTarget:
         include: directory of Python.h; None builds no native module, and the package then uses
             the library's C interface.
         suffix: what the native module's file name ends with.
-        missing: why there is no native module, "" where there is one.
+        missing: why there is no native module, "" if there is one.
     """
 
     tag: str
@@ -151,7 +151,7 @@ def python_for(
         interpreter: one of that Python, which knows where its headers are.
         include: the directory of Python.h, without an interpreter.
         native: False = build no native module.
-        which: finds `python3.x` where nothing is named and this is another Python.
+        which: finds `python3.x` if nothing is named and this is another Python.
 
     Raises:
         UnsupportedWheelError: what was named is another Python, or is none.
