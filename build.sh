@@ -12,7 +12,7 @@ readonly STOCK=$STATE/stock          # the released wheel, for comparison
 readonly PRELOAD=$STATE/preload      # the library for the released wheel
 PYTHON=${PYTHON:-python3}
 TENSORFLOW_VERSION=${TENSORFLOW_VERSION:-2.21.0}
-PACKAGE=${PACKAGE:-tensorflow-cpu}
+PACKAGE=${PACKAGE:-}
 
 usage() {
   cat <<'USAGE'
@@ -29,7 +29,7 @@ usage: ./build.sh [STAGE]
   pool-tests [FILTER]  the C++ tests alone; those that GoogleTest's FILTER names, e.g. 'ModelPool*'
   patches ACTION       the patch series for a TensorFlow of your own: import, export, check, verify,
                        write, sources; patches -h
-  build [OPTIONS]      make a wheel of another release, Python or file; build -h
+  build [OPTIONS]      make a wheel of another release, Python, machine or file; build -h
   env                  make the wheel and the environment with it; print its interpreter
   serving --serving DIR [--revert | --check]
                        make a TensorFlow Serving checkout build with model pools, or undo that
@@ -44,7 +44,8 @@ TensorFlow with patches/ applied.
 environment:
   PYTHON               interpreter of the wheel's Python version (python3)
   TENSORFLOW_VERSION   released version to start from (2.21.0)
-  PACKAGE              tensorflow-cpu or tensorflow (tensorflow-cpu)
+  PACKAGE              distribution to start from (tensorflow-cpu; on 64-bit Arm, which has none,
+                       tensorflow)
   CXX                  compiler (g++, else clang++)
 USAGE
 }
@@ -134,15 +135,15 @@ make_wheel() {
   need_compiler
   make_build_venv
   WHEEL=$(tooling build --reuse \
-    --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
+    --tensorflow-version "$TENSORFLOW_VERSION" ${PACKAGE:+--package "$PACKAGE"} --output dist)
 }
 
 # Sets LIBRARY_WHEEL.
 make_library() {
   need_compiler
   make_build_venv
-  LIBRARY_WHEEL=$(tooling build --reuse \
-    --library-only --tensorflow-version "$TENSORFLOW_VERSION" --package "$PACKAGE" --output dist)
+  LIBRARY_WHEEL=$(tooling build --reuse --library-only \
+    --tensorflow-version "$TENSORFLOW_VERSION" ${PACKAGE:+--package "$PACKAGE"} --output dist)
 }
 
 # make_env DIRECTORY KEY REQUIREMENT: an environment with a wheel and its dependencies.
@@ -187,7 +188,7 @@ make_stock_env() {
   local name requirement
   name=$(build_info base_wheel)
   requirement=$STATE/cache/$name
-  [[ -f $requirement ]] || requirement="$PACKAGE==$TENSORFLOW_VERSION"
+  [[ -f $requirement ]] || requirement="${name%%-*}==$TENSORFLOW_VERSION"
   make_env "$STOCK" "$(build_info base_wheel_sha256)" "$requirement"
 }
 

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from packaging.utils import parse_wheel_filename
 
+from tf_model_pool_build import architecture
+from tf_model_pool_build.architecture import Binding
 from tf_model_pool_build.errors import CheckoutError
 from tf_model_pool_build.releases import releases
 from tf_model_pool_build.series import listing
@@ -24,15 +27,16 @@ def test_versions_are_known_once_and_the_newest_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_both_packages_have_the_same_pythons_and_every_file_a_sum(
+def test_all_packages_have_the_same_pythons_and_every_file_a_sum(
     release: releases.Release,
 ) -> None:
-    tags = {
-        package: [w.python_tag for w in release.wheels if w.package == package]
-        for package in releases.PACKAGES
-    }
-    assert tags["tensorflow"] == tags["tensorflow-cpu"]
-    assert "cp311" in tags["tensorflow"]
+    tags: dict[tuple[str, str], list[str]] = {}
+    for wheel in release.wheels:
+        key = (wheel.package, architecture.of_platform(wheel.platform).name)
+        tags.setdefault(key, []).append(wheel.python_tag)
+    assert {name for _, name in tags} == set(architecture.ARCHITECTURES)
+    assert len(set(map(tuple, tags.values()))) == 1
+    assert "cp311" in tags["tensorflow", "x86_64"]
     assert all(re.fullmatch("[0-9a-f]{64}", wheel.sha256) for wheel in release.wheels)
 
 
@@ -42,14 +46,30 @@ def test_no_two_files_have_one_sum() -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_file_names_are_names_of_wheels_for_this_machine(release: releases.Release) -> None:
+def test_file_names_are_names_of_wheels_for_their_machine(release: releases.Release) -> None:
     for wheel in release.wheels:
         name, version, _, tags = parse_wheel_filename(wheel.filename)
         assert (name, str(version)) == (wheel.package, release.version)
         assert {tag.interpreter for tag in tags} == {wheel.python_tag}
         assert {tag.platform for tag in tags} == set(wheel.platform.split("."))
-        found = releases.find_wheel(release, wheel.package, wheel.python_tag, "x86_64")
+        machine = architecture.of_platform(wheel.platform).name
+        found = releases.find_wheel(release, wheel.package, wheel.python_tag, machine)
         assert found == wheel
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "package"),
+    [
+        ("2.21.0", "x86_64", "tensorflow-cpu"),
+        ("2.21.0", "aarch64", "tensorflow"),
+        ("2.15.1", "aarch64", "tensorflow-cpu-aws"),
+    ],
+)
+def test_the_package_without_gpu_support_is_the_default(
+    version: str, machine: str, package: str
+) -> None:
+    release = releases.find_release(version)
+    assert releases.find_wheel(release, None, "cp311", machine).package == package
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -61,10 +81,9 @@ def test_a_release_has_a_series_that_changes_the_two_headers(release: releases.R
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_symbols_tell_which_library_has_them(release: releases.Release) -> None:
-    for function in release.functions:
+    for function in {*release.functions, *chain(*release.functions_on.values())}:
         assert function.library.startswith("tensorflow/")
         assert function.prefix.startswith("_ZN10tensorflow")
-        assert function.relocations
 
 
 def test_every_known_serving_tag_and_release_has_a_series(repository: Path) -> None:
@@ -101,7 +120,7 @@ def test_the_rows_of_hooks_def_are_functions_of_the_releases() -> None:
                 "tensorflow::Device::Get",
                 releases.FRAMEWORK,
                 "_ZN6Device3GetE",
-                frozenset({"R_X86_64_64"}),
+                Binding.VTABLE,
             ),
         ),
         (
@@ -111,7 +130,7 @@ def test_the_rows_of_hooks_def_are_functions_of_the_releases() -> None:
                 "tensorflow::Load (Lite)",
                 releases.CC,
                 "_ZN4LoadE",
-                frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"}),
+                Binding.CALL,
             ),
         ),
     ],

@@ -12,6 +12,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from support.fake_release import CC_SOURCE, FRAMEWORK_SOURCE, compile_shared
+from tf_model_pool_build.architecture import ARCHITECTURES
 from tf_model_pool_build.errors import AlreadyPatchedError, CorruptWheelError, SymbolError
 from tf_model_pool_build.releases.releases import CC, FRAMEWORK, REPLACED_FUNCTIONS
 from tf_model_pool_build.wheel import elf, toolchain
@@ -125,10 +126,17 @@ def test_a_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
 
 def test_a_library_of_another_machine_is_refused(cc: Path) -> None:
     data = bytearray(cc.read_bytes())
-    data[18:20] = (183).to_bytes(2, "little")  # e_machine: EM_AARCH64
+    data[18:20] = (22).to_bytes(2, "little")  # e_machine: EM_S390
     cc.write_bytes(data)
-    with pytest.raises(CorruptWheelError, match="EM_AARCH64, not for x86-64"):
+    with pytest.raises(CorruptWheelError, match="EM_S390, not for x86_64 or aarch64"):
         elf.Library(cc, CC)
+
+
+def test_a_library_of_another_machine_than_its_wheel_is_refused(cc: Path, framework: Path) -> None:
+    with pytest.raises(CorruptWheelError, match="EM_X86_64, not for aarch64"):
+        elf.replace_functions(
+            {CC: cc, FRAMEWORK: framework}, REPLACED_FUNCTIONS, ARCHITECTURES["aarch64"]
+        )
 
 
 def test_a_library_is_made_to_need_ours_from_its_own_directory(framework: Path) -> None:

@@ -21,6 +21,7 @@ from elftools.elf.elffile import ELFFile
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
+from tf_model_pool_build import architecture
 from tf_model_pool_build.releases import releases
 from tf_model_pool_build.wheel import elf, metadata, platform_tag
 
@@ -122,11 +123,23 @@ def test_replaced_functions_are_undefined_in_tensorflow_and_defined_in_ours(
     ours = elf.Library(libraries / OURS, OURS)
     theirs = {name: elf.Library(libraries / name, name) for name in EDITED}
     replaced = build_info["replaced_functions"]
-    expected = releases.find_release(build_info["tensorflow_version"]).functions
+    release = releases.find_release(build_info["tensorflow_version"])
+    machine = architecture.of_platform(build_info["platform_tag"]).name
+    expected = release.functions_on.get(machine, release.functions)
     assert {function["name"] for function in replaced} == {f.name for f in expected}
     for function in replaced:
         assert ours.defines(function["symbol"])
         assert not any(library.defines(function["symbol"]) for library in theirs.values())
+
+
+def test_segments_can_be_mapped_with_the_largest_pages_of_the_machine(libraries: Path) -> None:
+    for path in (libraries / OURS, libraries / releases.FRAMEWORK):
+        with path.open("rb") as file:
+            elf_file = ELFFile(file)
+            page = {"EM_X86_64": 4 << 10, "EM_AARCH64": 64 << 10}[elf_file["e_machine"]]
+            for segment in elf_file.iter_segments("PT_LOAD"):
+                assert segment["p_align"] % page == 0
+                assert (segment["p_vaddr"] - segment["p_offset"]) % page == 0
 
 
 def test_libraries_find_each_other_wherever_they_are_installed(libraries: Path) -> None:
@@ -210,7 +223,7 @@ def test_the_installed_files_are_those_of_record(contents: zipfile.ZipFile) -> N
     import importlib.metadata
 
     (record,) = (name for name in contents.namelist() if name.endswith(".dist-info/RECORD"))
-    distribution = importlib.metadata.distribution("tensorflow-cpu")
+    distribution = importlib.metadata.distribution(record.partition("-")[0])
     installed = {str(path) for path in distribution.files or ()}
     listed = {row[0] for row in csv.reader(io.StringIO(contents.read(record).decode()))}
     assert listed <= installed

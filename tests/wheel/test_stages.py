@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from support.fake_release import DATE, PYTHON_TAG, compile_shared
-from tf_model_pool_build import commands, requirements, workspace
+from tf_model_pool_build import architecture, commands, requirements, workspace
+from tf_model_pool_build.architecture import ARCHITECTURES
 from tf_model_pool_build.errors import (
     BuildError,
     BuildInterruptedError,
@@ -44,10 +45,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_default_release_has_a_wheel_for_every_package() -> None:
-    for package in releases.PACKAGES:
+    for package in ("tensorflow-cpu", "tensorflow"):
         wheel = releases.find_wheel(releases.RELEASES[0], package, "cp311", "x86_64")
         assert wheel.filename.endswith("-2.21.0-cp311-cp311-manylinux_2_27_x86_64.whl")
         assert len(wheel.sha256) == 64
+
+
+def test_a_machine_that_is_not_supported_is_named() -> None:
+    with pytest.raises(UnsupportedWheelError, match="win_amd64 is not supported; supported: x86"):
+        architecture.of_platform("win_amd64")
+    with pytest.raises(UnsupportedWheelError, match="wheels for riscv64 are not supported"):
+        architecture.find("riscv64")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +96,7 @@ def test_an_unsupported_version_python_or_machine_is_named(
         (
             f"tensorflow_cpu-2.21.0-{PYTHON_TAG}-{PYTHON_TAG}-win_amd64.whl",
             UnsupportedWheelError,
-            "is for win_amd64; supported: manylinux_2_27_x86_64",
+            "is for win_amd64; supported: manylinux_2_27_aarch64, manylinux_2_27_x86_64",
         ),
         (
             "tensorflow_cpu-2.21.0-py3-none-manylinux_2_27_x86_64.whl",
@@ -252,6 +260,27 @@ def test_what_was_named_and_is_something_else_is_an_error(tmp_path: Path) -> Non
     (include / "Python.h").unlink()
     with pytest.raises(ToolMissingError, match="apt-get install python3-dev"):
         toolchain.python_for("cp398", interpreter=program)
+
+
+def test_another_machine_s_wheel_needs_its_cross_compiler_and_gets_its_suffix(
+    tmp_path: Path,
+) -> None:
+    # GIVEN the architecture that this machine is not of
+    (other,) = (row for row in ARCHITECTURES.values() if not row.is_native)
+    package = f"apt-get install g\\+\\+-{other.triplet.replace('_', '-')}"
+    with pytest.raises(ToolMissingError, match=package):
+        toolchain.find_compiler({"PATH": str(tmp_path)}, target=other)
+    compiler = tmp_path / f"{other.triplet}-g++"
+    compiler.write_text(f"#!/bin/sh\necho {other.triplet}\n")
+    compiler.chmod(0o755)
+    environment = {"PATH": str(tmp_path)}
+    assert toolchain.find_compiler(environment, target=other) == compiler
+    # THEN one that makes code for this machine is refused, by the name of both
+    with pytest.raises(ToolMissingError, match=f"expected one for {other.name}"):
+        toolchain.find_toolchain({**os.environ, "CXX": "g++"}, target=other)
+    python = toolchain.python_for(PYTHON_TAG, other)
+    assert python.include == Path(sysconfig.get_path("include"))
+    assert python.suffix.endswith(f"-{other.triplet}.so")
 
 
 def test_the_named_compiler_is_taken(tmp_path: Path) -> None:

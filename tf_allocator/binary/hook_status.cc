@@ -69,16 +69,24 @@ bool LeadsToUs(const void* address) {
   return LibraryBase(target(info.dli_sname)) == OurBase();
 }
 
+// In the Itanium C++ ABI a pointer to a virtual member is the offset of its
+// slot and a mark: 1 more, or on AArch64, where a function's address can be
+// odd, nothing here and the mark in the second word.
+#ifdef __aarch64__
+constexpr uintptr_t kVirtualMark = 0;
+#else
+constexpr uintptr_t kVirtualMark = 1;
+#endif
+
 // True if TensorFlow's calls of a virtual member of ThreadPoolDevice reach
 // ours.
 template <typename Member>
 bool MemberIsOurs(Member member) {
   if (_ZTVN10tensorflow16ThreadPoolDeviceE == nullptr) return false;
-  // The Itanium C++ ABI stores a pointer to a virtual member as 1 plus the
-  // offset of its slot, and places two words before the first slot.
   uintptr_t encoded;
   std::memcpy(&encoded, &member, sizeof(encoded));
-  const size_t slot = (encoded - 1) / sizeof(void*);
+  const size_t slot = (encoded - kVirtualMark) / sizeof(void*);
+  // Two words come before the first slot.
   return LeadsToUs(_ZTVN10tensorflow16ThreadPoolDeviceE[2 + slot]);
 }
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from tf_model_pool.errors import ModelPoolError
 from tf_model_pool.files import write_text
-from tf_model_pool_build import project
+from tf_model_pool_build import architecture, project
 from tf_model_pool_build.errors import BuildError
 
 RECORDED = Path("docs/releases.json")
@@ -80,10 +80,15 @@ class Result:
     gate: str | None
 
     @property
-    def key(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    def machine(self) -> str:
+        """What the wheel is for, e.g. `x86_64`."""
+        return architecture.of_platform(self.wheel.removesuffix(".whl")).name
+
+    @property
+    def key(self) -> tuple[tuple[str, str], tuple[int, ...], tuple[int, ...]]:
         """What is recorded once, and its place in the table."""
         version = tuple(-int(part) for part in self.version.split("."))
-        return self.package, version, (int(self.python_tag[2:3]), int(self.python_tag[3:]))
+        return (self.package, self.machine), version, (int(self.python_tag[2:3]), int(self.python_tag[3:]))
 
 
 def _sha256(path: Path) -> str:
@@ -183,7 +188,7 @@ def read_results(path: Path) -> list[Result]:
         found.append(Result(**entry))
     keys_found = [result.key for result in found]
     if len(set(keys_found)) != len(keys_found):
-        raise ResultsError(f"{path} has two results of one package, version and Python")
+        raise ResultsError(f"{path} has two results of one package, machine, version and Python")
     return found
 
 
@@ -197,9 +202,9 @@ def check_libraries(results: Iterable[Result]) -> None:
 
     Raises `ResultsError`, also for results that were made from different sources of this project.
     """
-    first: dict[tuple[str, str], Result] = {}
+    first: dict[tuple[str, str, str], Result] = {}
     for result in results:
-        other = first.setdefault((result.package, result.version), result)
+        other = first.setdefault((result.package, result.machine, result.version), result)
         if other.library_sha256 != result.library_sha256:
             raise ResultsError(
                 f"the wheels of {result.package} {result.version} for {other.python_tag} and "
@@ -217,9 +222,9 @@ def to_json(results: Iterable[Result]) -> str:
 def table(results: Iterable[Result]) -> str:
     """The results as a Markdown table."""
     lines = [
-        "| TensorFlow | package | Python | binding | wheel, MiB | added, MiB | tests "
+        "| TensorFlow | package | machine | Python | binding | wheel, MiB | added, MiB | tests "
         "| passed, failed, skipped | gate | date |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         which, tests = "none", "not run"
@@ -227,7 +232,7 @@ def table(results: Iterable[Result]) -> str:
             which = f"`{result.selection}`" if result.selection else "all"
             tests = ", ".join(str(result.tests[n]) for n in ("passed", "failed", "skipped"))
         lines.append(
-            f"| {result.version} | {result.package} | {result.python_tag} "
+            f"| {result.version} | {result.package} | {result.machine} | {result.python_tag} "
             f"| {'native module' if result.binding == 'native' else 'C interface'} "
             f"| {result.wheel_bytes / _MIB:.1f} | {result.added_bytes / _MIB:+.1f} "
             f"| {which} | {tests} | {result.gate or 'not run'} | {result.date} |"

@@ -22,13 +22,19 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tf_model_pool_build.architecture import Binding
 from tf_model_pool_build.errors import CheckoutError, UnsupportedWheelError
 
 FRAMEWORK = "tensorflow/libtensorflow_framework.so.2"
 CC = "tensorflow/libtensorflow_cc.so.2"
 INCLUDE = "tensorflow/include/"
-#: The distribution of the released wheel -> the directory-safe form that file names use.
-PACKAGES: Mapping[str, str] = {"tensorflow-cpu": "tensorflow_cpu", "tensorflow": "tensorflow"}
+#: The distribution of the released wheel -> the directory-safe form that file names use. Those
+#: for the CPU alone come first: where nobody names one, it is the first that the machine has.
+PACKAGES: Mapping[str, str] = {
+    "tensorflow-cpu": "tensorflow_cpu",
+    "tensorflow-cpu-aws": "tensorflow_cpu_aws",
+    "tensorflow": "tensorflow",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +48,19 @@ class ReplacedFunction:
         library: the member of the wheel that exports it.
         prefix: start of the mangled name; the rest holds Abseil's inline namespace, which
             changes with every Abseil release.
-        relocations: ELF relocation types of which at least one must name the symbol. Without
-            one, TensorFlow reaches the function by address and would never see ours.
+        binding: how TensorFlow must reach it. If it has its address instead, it would never see
+            ours.
     """
 
     hook: str
     name: str
     library: str
     prefix: str
-    relocations: frozenset[str]
+    binding: Binding
 
 
 HOOKS_FILE = Path(__file__).resolve().parents[3] / "tf_allocator" / "binary" / "hooks.def"
 _LIBRARIES = {"FRAMEWORK": FRAMEWORK, "CC": CC}
-_IN_A_VTABLE = frozenset({"R_X86_64_64"})
-_CALLED_THROUGH_PLT = frozenset({"R_X86_64_JUMP_SLOT", "R_X86_64_GLOB_DAT"})
 _ROW = re.compile(
     r"^(?:MEMBER_HOOK\((?P<member_id>\w+),\s*(?P<member>[\w:]+)"
     r"|FUNCTION_HOOK\((?P<id>\w+),\s*(?P<library>\w+),\s*\"(?P<name>[^\"]+)\"),"
@@ -82,7 +86,7 @@ def read_hooks(text: str) -> dict[str, ReplacedFunction]:
             name=f"tensorflow::{row['name'] or row['member']}",
             library=_LIBRARIES[row["library"]] if row["id"] else FRAMEWORK,
             prefix="".join(re.findall(r"\w+", row["mangled"])),
-            relocations=_CALLED_THROUGH_PLT if row["id"] else _IN_A_VTABLE,
+            binding=Binding.CALL if row["id"] else Binding.VTABLE,
         )
         for hook, row in zip(ids, rows, strict=True)
     }
@@ -188,6 +192,7 @@ class Release:
             release, without the include directory and the language standard.
         wheels: the files that the builder knows.
         functions: what it replaces in them.
+        functions_on: the same for an architecture that has others bound by symbol.
         source: what the release is built from; None if nobody may.
         serving: the tags of TensorFlow Serving that its series is for.
     """
@@ -197,6 +202,9 @@ class Release:
     compile_flags: str
     wheels: tuple[ReleasedWheel, ...]
     functions: tuple[ReplacedFunction, ...] = (*REPLACED_FUNCTIONS, LOAD_BUNDLE, LOAD_LITE)
+    functions_on: Mapping[str, tuple[ReplacedFunction, ...]] = dataclasses.field(
+        default_factory=dict
+    )
     source: TensorFlowSource | None = None
     serving: tuple[ServingPin, ...] = ()
 
@@ -205,15 +213,23 @@ _TO_311 = ("3.9", "3.10", "3.11")
 _TO_312 = (*_TO_311, "3.12")
 _TO_313 = (*_TO_312, "3.13")
 _CXX11_ABI = "-D_GLIBCXX_USE_CXX11_ABI=1 -DEIGEN_MAX_ALIGN_BYTES=64"
-_MANYLINUX_2_27 = "manylinux_2_27_x86_64"
-_MANYLINUX_2_17 = "manylinux_2_17_x86_64.manylinux2014_x86_64"
+_MANYLINUX_2_27 = "manylinux_2_27"
+_MANYLINUX_2_17 = "manylinux_2_17.manylinux2014"
+_Sums = Mapping[str, Mapping[str, str]]
 
 
-def _x86_64_wheels(
-    version: str, platform: str, sums: Mapping[str, Mapping[str, str]]
+def _wheels(
+    version: str, manylinux: str, x86_64: _Sums, aarch64: _Sums
 ) -> tuple[ReleasedWheel, ...]:
     return tuple(
-        ReleasedWheel(package, version, python_tag, platform, sha256)
+        ReleasedWheel(
+            package,
+            version,
+            python_tag,
+            ".".join(f"{tag}_{architecture}" for tag in manylinux.split(".")),
+            sha256,
+        )
+        for architecture, sums in (("x86_64", x86_64), ("aarch64", aarch64))
         for package, by_tag in sums.items()
         for python_tag, sha256 in by_tag.items()
     )
@@ -224,7 +240,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.21.0",
         patches="v2.21",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.21.0",
             _MANYLINUX_2_27,
             {
@@ -241,6 +257,14 @@ RELEASES: tuple[Release, ...] = (
                     "cp313": "e9d8da8dcab9650efb45f032ba70af2f016f907e6e0c6bda29dd101bba945406",
                 },
             },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "7c97938b25cf70c80ae8619931f85abcdee2ab2eb256c2051202edb3b89e9a5d",
+                    "cp311": "4b24aca16d527a3cf1c37f720c04c484c3d20f4d0fdfa98632ac8b9f3be6eb5c",
+                    "cp312": "b07d15737406533898e36c7ef7944b1be18e9028dc521b9229952c537bbc5552",
+                    "cp313": "a10abdfb8b1189210c251021a3f153b7ccc52a8e6521351f3dc3331e8ba593e0",
+                },
+            },
         ),
         source=TensorFlowSource(
             "2.21.0",
@@ -254,7 +278,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.20.0",
         patches="v2.20",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.20.0",
             _MANYLINUX_2_17,
             {
@@ -269,6 +293,14 @@ RELEASES: tuple[Release, ...] = (
                     "cp311": "481499fd0f824583de8945be61d5e827898cdaa4f5ea1bc2cc28ca2ccff8229e",
                     "cp312": "25265b0bc527e0d54b1e9cc60c44a24f44a809fe27666b905f0466471f9c52ec",
                     "cp313": "5fa3729b0126f75a99882b89fb7d536515721eda8014a63e259e780ba0a37372",
+                },
+            },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "02a0293d94f5c8b7125b66abf622cc4854a33ae9d618a0d41309f95e091bbaea",
+                    "cp311": "3e9568c8efcb05c0266be223e3269c62ebf7ad3498f156438311735f6fa5ced5",
+                    "cp312": "2bfbfb3dd0e22bffc45fe1e922390d27753e99261fab8a882e802cf98a0e078f",
+                    "cp313": "47c88e05a07f1ead4977b4894b3ecd4d8075c40191065afc4fd9355c9db3d926",
                 },
             },
         ),
@@ -289,7 +321,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.19.1",
         patches="v2.19",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.19.1",
             _MANYLINUX_2_17,
             {
@@ -302,6 +334,13 @@ RELEASES: tuple[Release, ...] = (
                     "cp310": "11377d4cecdc665515e370524b650a8ceb80b461f40f5e63993ed27d0ef931da",
                     "cp311": "8e5524eb492160576e5eeea9bb472ddc653123503f2290f83123d5ac9545750e",
                     "cp312": "35a6950f3fee0ad2d1668241d31684676f2e6eceb613cbeef960ea22014ef8fb",
+                },
+            },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "9077404d1928ee58bfb82ea1b0fce25353420338c259742227c27c4e00377f4b",
+                    "cp311": "22deedc251837f2382d2b287c705705cb089bfaf79b2274b78c08740e02bf188",
+                    "cp312": "4c0e78b6100545fd90934c557f1ce802e6a9a7fdb031025efc298efb4aa2e3bb",
                 },
             },
         ),
@@ -322,7 +361,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.18.1",
         patches="v2.18",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.18.1",
             _MANYLINUX_2_17,
             {
@@ -335,6 +374,13 @@ RELEASES: tuple[Release, ...] = (
                     "cp310": "1f929842999d60e7da67743ae5204b477259f3b771c02e5e437d232267e49f18",
                     "cp311": "c9f87e5d2a680a4595f5dc30daf6bbaec9d4129b46d7ef1b2af63c46ac7d2828",
                     "cp312": "442d2a774811789a8ad948e7286cb950fe3d87d3754e8cc6449d53b03dbfdaa6",
+                },
+            },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "2dd7284768f5a6b10e41a700e8141de70756dc62ed5d0b93360d131ccc0a6ba8",
+                    "cp311": "8a6485edd2148f70d011dbd1d8dc2c775e91774a5a159466e83d0d1f21580944",
+                    "cp312": "1ba52b9c06ab8102b31e50acfaf56899b923171e603c8942f2bfeb181d6bb59e",
                 },
             },
         ),
@@ -355,7 +401,7 @@ RELEASES: tuple[Release, ...] = (
         version="2.17.1",
         patches="v2.17",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.17.1",
             _MANYLINUX_2_17,
             {
@@ -368,6 +414,13 @@ RELEASES: tuple[Release, ...] = (
                     "cp310": "d618cc21b0adf695fc8b4323f56ccd17c1408379422e1a177481d4fd8523fa8e",
                     "cp311": "68841e17e573301d8ba9192f929b8096b0b341567cb81414096305c723de68d0",
                     "cp312": "0c3452ab09940cbc3be896641b256855ba92154b79a90c864c5b2be79db78a64",
+                },
+            },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "8aa202e17894dcb0582283e5a5c703391d793ccce11c5c02b1fe8f839ae09f3c",
+                    "cp311": "bc41bc3e31d205dcf6e4b8afc0514de05445303d93fade03549085ef8c45a2b2",
+                    "cp312": "695741b80ea9b2603a8d3f423051476c02a9cf48f4721d18c4dafbe0a8a5ca91",
                 },
             },
         ),
@@ -395,7 +448,7 @@ RELEASES: tuple[Release, ...] = (
         functions=(*REPLACED_FUNCTIONS, LOAD_META_GRAPH),
         patches="v2.16",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.16.2",
             _MANYLINUX_2_17,
             {
@@ -408,6 +461,13 @@ RELEASES: tuple[Release, ...] = (
                     "cp310": "4ed24662a3625b2eaa89a02ea177aadad840d6eb91445091fe1f7ad5fa528db3",
                     "cp311": "d8798dea8e2281b4a0b569d9c00e7949c0090509be363da271e1ef21828bffae",
                     "cp312": "5badc6744672a3181c012b6ab2815975be34d0573db3b561383634acc0d46a55",
+                },
+            },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "7a0aee52797cd58870e3bb9c2b4bc0fc2a57eae29a334282bcc08943ca582718",
+                    "cp311": "8728b12bc86941d90d0a927c40d4b21f8820964a80439a7c45f850eb37d57067",
+                    "cp312": "e7df529f8db271d3def80538aa7fcd6f5abe306f7b01cb5b580138df68afb499",
                 },
             },
         ),
@@ -432,9 +492,10 @@ RELEASES: tuple[Release, ...] = (
     Release(
         version="2.15.1",
         functions=(*REPLACED_FUNCTIONS, LOAD_BUNDLE),
+        functions_on={"aarch64": (*REPLACED_FUNCTIONS, LOAD_META_GRAPH)},
         patches="v2.15",
         compile_flags=_CXX11_ABI,
-        wheels=_x86_64_wheels(
+        wheels=_wheels(
             "2.15.1",
             _MANYLINUX_2_17,
             {
@@ -445,6 +506,12 @@ RELEASES: tuple[Release, ...] = (
                 "tensorflow": {
                     "cp310": "ea290e435464cf0794f657b48786e5fa413362abe55ed771c172c25980d070ce",
                     "cp311": "bb0edd69103c154245c5f209f0507355cc68ba7e4de350084bc31edc562478e4",
+                },
+            },
+            aarch64={
+                "tensorflow-cpu-aws": {
+                    "cp310": "c781d95cb8c58d47cb012b7b4e77b2f3e8d4d47b45926bc54976506fa0c037cc",
+                    "cp311": "d4c3a3a9363bf42999adedbbd514e3a133be2d62f61fee9cfa46aaefb087c09e",
                 },
             },
         ),
@@ -485,17 +552,23 @@ def find_release(version: str, releases: Iterable[Release] = RELEASES) -> Releas
     )
 
 
-def find_wheel(release: Release, package: str, python_tag: str, machine: str) -> ReleasedWheel:
-    """The file of `release` for this package, Python and machine, or `UnsupportedWheelError`."""
-    for wheel in release.wheels:
-        if (
-            wheel.package == package
-            and wheel.python_tag == python_tag
-            and wheel.platform.endswith(f"_{machine}")
-        ):
-            return wheel
+def find_wheel(
+    release: Release, package: str | None, python_tag: str, machine: str
+) -> ReleasedWheel:
+    """The file of `release` for this package, Python and machine, or `UnsupportedWheelError`.
+
+    None is the first of `PACKAGES` that there is.
+    """
+    for name in PACKAGES if package is None else (package,):
+        for wheel in release.wheels:
+            if (
+                wheel.package == name
+                and wheel.python_tag == python_tag
+                and wheel.platform.endswith(f"_{machine}")
+            ):
+                return wheel
     raise UnsupportedWheelError(
-        f"no released wheel is known of {package} {release.version} for {python_tag} on {machine}; "
+        f"no released wheel is known of {package or 'TensorFlow'} {release.version} for {python_tag} on {machine}; "
         "known: " + ", ".join(sorted(wheel.filename for wheel in release.wheels))
     )
 

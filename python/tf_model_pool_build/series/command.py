@@ -123,9 +123,8 @@ def _verify(args: argparse.Namespace, project: Path) -> None:
     if args.wheel is not None:
         wheel = source.by_path(args.wheel)
     else:
-        wheel = source.by_version(
-            args.tensorflow_version, "tensorflow-cpu", toolchain.running_python_tag()
-        )
+        tag = toolchain.running_python_tag()
+        wheel = source.by_version(args.tensorflow_version, None, tag)
     request = verify.Request(
         project=project,
         source=args.source,

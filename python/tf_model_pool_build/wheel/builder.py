@@ -78,8 +78,9 @@ def build(request: Request, progress: Progress) -> Path:
         BuildError: one of its subclasses; nothing is left behind.
     """
     with signals_as_errors(), full_disk_as_error():
-        toolchain = tools.find_toolchain()
-        python = request.python or tools.python_for(request.wheel.python_tag)
+        target = request.wheel.architecture
+        toolchain = tools.find_toolchain(target=target)
+        python = request.python or tools.python_for(request.wheel.python_tag, target)
         if python.missing:
             progress.note(f"without a native module: {python.missing}")
         if request.reuse:
@@ -119,7 +120,7 @@ class _Build:
         self._work = work
         self._libraries = {
             member: self._unpacked / member
-            for member in sorted({f.library for f in self._wheel.release.functions})
+            for member in sorted({f.library for f in self._wheel.functions})
         }
         self._cancelled = threading.Event()
 
@@ -193,7 +194,9 @@ class _Build:
     def _edit_libraries(self) -> dict[ReplacedFunction, elf.Symbol]:
         framework = self._libraries[FRAMEWORK]
         elf.need_library(framework, compiling.LIBRARY_NAME, self._toolchain.patchelf)
-        return elf.replace_functions(self._libraries, self._wheel.release.functions)
+        return elf.replace_functions(
+            self._libraries, self._wheel.functions, self._wheel.architecture
+        )
 
     def _patch_headers(self) -> tuple[str, ...]:
         series = listing.read(self._project / "patches", self._wheel.release.patches)

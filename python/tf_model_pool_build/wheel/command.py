@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from tf_model_pool_build import project as own
+from tf_model_pool_build.architecture import ARCHITECTURES
 from tf_model_pool_build.releases.releases import PACKAGES, RELEASES
 
 
@@ -22,9 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--package",
-        choices=sorted(PACKAGES),
-        default="tensorflow-cpu",
-        help="distribution to download (default: %(default)s)",
+        choices=list(PACKAGES),
+        help="distribution to download (default: the first that there is of "
+        f"{', '.join(PACKAGES)})",
+    )
+    parser.add_argument(
+        "--arch",
+        choices=sorted(ARCHITECTURES),
+        help="architecture of the wheel to download (default: this machine's)",
     )
     parser.add_argument(
         "--python-tag", metavar="TAG", help="e.g. cp312 (default: that of the running Python)"
@@ -82,9 +88,10 @@ def run(args: argparse.Namespace) -> int:
         wheel = source.by_path(args.wheel, allow_unknown=args.allow_unknown_wheel)
     else:
         tag = args.python_tag or toolchain.running_python_tag()
-        wheel = source.by_version(args.tensorflow_version, args.package, tag)
+        wheel = source.by_version(args.tensorflow_version, args.package, tag, machine=args.arch)
     python = toolchain.python_for(
         wheel.python_tag,
+        wheel.architecture,
         interpreter=args.python,
         include=args.python_include,
         native=not args.no_native,

@@ -7,7 +7,7 @@ library is far too large to be written anew.
 
 A symbol that a library defines is taken from the first library in load order that has it; made
 undefined in TensorFlow's library, it can only be ours. The sources are the ELF specification
-(gABI, "Symbol Table") and the System V ABI's x86-64 supplement (relocation types).
+(gABI, "Symbol Table"), and for relocation types those of `architecture`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.enums import ENUM_RELOC_TYPE_x64
+from elftools.elf.enums import ENUM_RELOC_TYPE_AARCH64, ENUM_RELOC_TYPE_x64
 from elftools.elf.sections import Section
 
+from tf_model_pool_build.architecture import ARCHITECTURES, Architecture
 from tf_model_pool_build.errors import (
     AlreadyPatchedError,
     BuildError,
@@ -47,6 +48,8 @@ _SYMBOL = numpy.dtype(
         ("size", "<u8"),
     ]
 )
+#: Their names are different on every architecture.
+_RELOCATION_TYPES: Mapping[str, int] = {**ENUM_RELOC_TYPE_x64, **ENUM_RELOC_TYPE_AARCH64}
 _RELOCATION = numpy.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 
 
@@ -70,16 +73,23 @@ class Symbol:
 class Library:
     """The dynamic symbols and relocations of one ELF file."""
 
-    def __init__(self, path: Path, called: str) -> None:
-        """Reads `path`; `called` is its name in messages. Raises `CorruptWheelError`."""
+    def __init__(self, path: Path, called: str, wanted: Architecture | None = None) -> None:
+        """Reads a library.
+
+        Args:
+            path: the file.
+            called: its name in messages.
+            wanted: what it must be for; None = any that is supported.
+
+        Raises:
+            CorruptWheelError: it is no ELF library, or one for something else.
+        """
         self.path = path
         self.called = called
         try:
             with path.open("rb") as file:
                 elf = ELFFile(file)
-                self._machine = elf["e_machine"]
-                if self._machine != "EM_X86_64" or elf.elfclass != 64 or not elf.little_endian:
-                    raise CorruptWheelError(f"{called} is for {self._machine}, not for x86-64")
+                self._architecture = _architecture(elf, called, wanted)
                 dynsym = _section(elf, ".dynsym", called)
                 versym = elf.get_section_by_name(".gnu.version")
                 self._symbols_offset = int(dynsym["sh_offset"])
@@ -138,20 +148,22 @@ class Library:
         """
         types = self._relocations["info"] & 0xFFFFFFFF
         by_symbol = types[(self._relocations["info"] >> 32) == symbol.index]
-        wanted = {int(ENUM_RELOC_TYPE_x64[name]) for name in function.relocations}
+        names = self._architecture.bound_by[function.binding]
+        wanted = {_RELOCATION_TYPES[name] for name in names}
         if not wanted.intersection(int(t) for t in by_symbol):
-            found = ", ".join(sorted({_relocation_name(int(t)) for t in by_symbol})) or "none"
+            found = ", ".join(sorted({self._relocation_name(int(t)) for t in by_symbol})) or "none"
             raise SymbolError(
                 f"{function.name} is not bound by symbol in {self.called}: expected a relocation "
-                f"{' or '.join(sorted(function.relocations))} of {symbol.name}, found: {found}"
+                f"{' or '.join(sorted(names))} of {symbol.name}, found: {found}"
             )
-        relative = (types == int(ENUM_RELOC_TYPE_x64["R_X86_64_RELATIVE"])) & (
+        relative = self._architecture.relative
+        by_address = (types == _RELOCATION_TYPES[relative]) & (
             self._relocations["addend"] == symbol.value
         )
-        if relative.any():
+        if by_address.any():
             raise SymbolError(
                 f"{function.name} is not bound by symbol in {self.called}: "
-                f"R_X86_64_RELATIVE relocations hold its address {symbol.value:#x}"
+                f"{relative} relocations hold its address {symbol.value:#x}"
             )
 
     def undefine(self, symbols: Iterable[Symbol]) -> None:
@@ -173,6 +185,13 @@ class Library:
         found = numpy.flatnonzero(self._symbols["name"] == at + 1) if at >= 0 else ()
         return any(self._symbols[index]["shndx"] != 0 for index in found)
 
+    def _relocation_name(self, number: int) -> str:
+        prefix = self._architecture.relative.removesuffix("RELATIVE")
+        for name, value in _RELOCATION_TYPES.items():
+            if value == number and name.startswith(prefix):
+                return name
+        return f"type {number}"
+
     def _name(self, index: int) -> str:
         start = int(self._symbols[index]["name"])
         return self._names[start : self._names.index(b"\0", start)].decode()
@@ -193,8 +212,14 @@ def _section(elf: ELFFile, name: str, called: str) -> Section:
     return section
 
 
-def _relocation_name(number: int) -> str:
-    return next((n for n, v in ENUM_RELOC_TYPE_x64.items() if v == number), f"type {number}")
+def _architecture(elf: ELFFile, called: str, wanted: Architecture | None) -> Architecture:
+    allowed = ARCHITECTURES.values() if wanted is None else (wanted,)
+    for row in allowed:
+        if (elf["e_machine"], elf.elfclass, elf.little_endian) == (row.elf_machine, 64, True):
+            return row
+    raise CorruptWheelError(
+        f"{called} is for {elf['e_machine']}, not for {' or '.join(row.name for row in allowed)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,13 +270,16 @@ def need_library(path: Path, soname: str, patchelf: Path) -> None:
 
 
 def replace_functions(
-    libraries: Mapping[str, Path], functions: Sequence[ReplacedFunction]
+    libraries: Mapping[str, Path],
+    functions: Sequence[ReplacedFunction],
+    wanted: Architecture | None = None,
 ) -> dict[ReplacedFunction, Symbol]:
     """Makes every function's symbol undefined in its library.
 
     Args:
         libraries: member name -> file to edit.
         functions: what to replace.
+        wanted: what the libraries must be for; None = any that is supported.
 
     Returns:
         The symbols as they were.
@@ -262,7 +290,7 @@ def replace_functions(
     found: dict[ReplacedFunction, Symbol] = {}
     opened: list[tuple[Library, list[Symbol]]] = []
     for member, path in libraries.items():
-        library = Library(path, member)
+        library = Library(path, member, wanted)
         symbols = []
         for function in functions:
             if function.library == member:

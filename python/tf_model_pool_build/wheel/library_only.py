@@ -60,7 +60,7 @@ def build(request: builder.Request, progress: Progress) -> Path:
     """
     patched = builder.build(request, progress)
     with signals_as_errors(), full_disk_as_error():
-        toolchain = tools.find_toolchain()
+        toolchain = tools.find_toolchain(target=request.wheel.architecture)
         state = request.project / ".build"
         released = source.fetch(request.wheel, state / "cache")
         with (
@@ -70,7 +70,7 @@ def build(request: builder.Request, progress: Progress) -> Path:
         ):
             info = json.loads(archive_in.read(digest.BUILD_INFO))
             project = digest.snapshot(request.project, work / "project")
-            functions = request.wheel.release.functions
+            functions = request.wheel.functions
             preload = _compile(project, work, toolchain, info, functions)
             series = listing.read(project / "patches", request.wheel.release.patches)
             changes = headers.header_changes(series.changes)
@@ -152,7 +152,7 @@ def _build_info(info: Mapping[str, Any], released: Path, wheel: source.Input, ta
     # What `run` compares an installed TensorFlow with.
     contents["tensorflow_libraries"] = {
         library: record[library].hash
-        for library in sorted({function.library for function in wheel.release.functions})
+        for library in sorted({function.library for function in wheel.functions})
     }
     return (json.dumps(contents, indent=2, sort_keys=True) + "\n").encode()
 
@@ -215,8 +215,9 @@ def check_preload(library: Path) -> None:
     Raises:
         BuildError: it needs more; the text names it.
     """
-    needed = set(elf.read_dynamic(library).needed)
-    allowed = {"libc.so.6", "libdl.so.2", "ld-linux-x86-64.so.2"}
+    # The dynamic loader, which has another name on every architecture, is the C library's.
+    needed = {n for n in elf.read_dynamic(library).needed if not n.startswith("ld-linux-")}
+    allowed = {"libc.so.6", "libdl.so.2"}
     if more := sorted(needed - allowed):
         raise BuildError(
             f"{library.name} would take {', '.join(more)} into every process; expected "

@@ -17,6 +17,7 @@ from auditwheel.libc import Libc
 from auditwheel.policy import Policy, WheelPolicies
 from elftools.elf.elffile import ELFFile
 
+from tf_model_pool_build import architecture
 from tf_model_pool_build.errors import PlatformTagError
 from tf_model_pool_build.wheel.elf import read_dynamic
 
@@ -50,7 +51,8 @@ def platform_tag(input_tag: str, objects: Iterable[Path], in_wheel: Iterable[str
     Raises:
         PlatformTagError: no policy does; the text names what is needed.
     """
-    policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
+    machine = Architecture(architecture.of_platform(input_tag).name)
+    policies = WheelPolicies(libc=Libc.GLIBC, arch=machine)
     brought = set(in_wheel)
     versions: dict[str, set[str]] = {}
     libraries: set[str] = set()

