@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import stat
 import struct
@@ -32,8 +33,11 @@ EXIT_NOT_FOUND = 127
 PRELOAD_LIBRARY = "libtf_model_pool_preload.so"
 _VARIABLE = "LD_PRELOAD"
 _USAGE = "python -m tf_model_pool run -- CMD [ARGUMENT...]"
-_GLIBC_LOADER = "ld-linux-x86-64.so.2"
-_EM_X86_64 = 62
+#: platform.machine() -> what programs for it have: e_machine, and the loader of the GNU C library.
+_PROGRAMS = {
+    "x86_64": (62, "ld-linux-x86-64.so.2"),
+    "aarch64": (183, "ld-linux-aarch64.so.1"),
+}
 _PT_INTERP = 3
 #: Linux follows four (binfmt_script).
 _MAX_INTERPRETERS = 4
@@ -204,8 +208,11 @@ def _check_elf(path: Path, program: Path, head: bytes, descriptor: int) -> None:
         raise refuse("is neither an ELF program nor a script that names its interpreter (#!)")
     # The ELF header: class, byte order, then e_machine, e_phoff, e_phentsize, e_phnum.
     machine = struct.unpack_from("<H", head, 18)[0]
-    if head[4:6] != b"\x02\x01" or machine != _EM_X86_64:
-        raise refuse("is not for x86-64")
+    if platform.machine() not in _PROGRAMS:
+        raise refuse(f"runs on {platform.machine()}; the library is for {' or '.join(_PROGRAMS)}")
+    expected, glibc_loader = _PROGRAMS[platform.machine()]
+    if head[4:6] != b"\x02\x01" or machine != expected:
+        raise refuse(f"is not for {platform.machine()}")
     mode = os.fstat(descriptor).st_mode
     if mode & (stat.S_ISUID | stat.S_ISGID) and path == program:
         raise refuse("is set-user-ID or set-group-ID: the loader does not preload into it")
@@ -218,9 +225,9 @@ def _check_elf(path: Path, program: Path, head: bytes, descriptor: int) -> None:
         kind, _, at, _, _, length = struct.unpack_from("<IIQQQQ", entry)
         if kind == _PT_INTERP:
             loader = os.fsdecode(os.pread(descriptor, length, at).rstrip(b"\0"))
-            if Path(loader).name != _GLIBC_LOADER:
+            if Path(loader).name != glibc_loader:
                 raise refuse(
-                    f"is started by {loader}; the library needs the GNU C library ({_GLIBC_LOADER})"
+                    f"is started by {loader}; the library needs the GNU C library ({glibc_loader})"
                 )
             return
     raise refuse("is statically linked: nothing can be preloaded into it")

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef __x86_64__
-#error "The hooks below are written for x86-64."
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#error "The hooks below are written for x86-64 and AArch64."
 #endif
 
 namespace {
@@ -153,40 +153,53 @@ const void* tf_model_pool_preload_target(const char* symbol) {
 
 // A hook passes its arguments on as they are, whatever they are: it jumps. On
 // its first call it saves every register that can hold an argument (System V
-// ABI, x86-64) around the search for its target. A row without a symbol has a
-// number and an empty target, and no hook.
-#define HOOK(id, symbol)                                \
-  ".set .Lindex_" #id                                   \
-  ", .Lnum_hooks\n"                                     \
-  ".set .Lnum_hooks, .Lnum_hooks + 1\n"                 \
-  ".ifnb " symbol                                       \
-  "\n"                                                  \
-  ".p2align 4\n"                                        \
-  ".globl " symbol                                      \
-  "\n"                                                  \
-  ".type " symbol ", @function\n" symbol                \
-  ":\n"                                                 \
-  "  endbr64\n"                                         \
-  "  jmp *tf_model_pool_preload_targets+8*.Lindex_" #id \
-  "(%rip)\n"                                            \
-  ".size " symbol ", .-" symbol                         \
-  "\n"                                                  \
-  ".Lfirst_call_" #id                                   \
-  ":\n"                                                 \
-  "  endbr64\n"                                         \
-  "  pushq $.Lindex_" #id                               \
-  "\n"                                                  \
-  "  jmp .Lresolve\n"                                   \
-  ".pushsection .data\n"                                \
-  "  .quad .Lfirst_call_" #id                           \
-  "\n"                                                  \
-  ".popsection\n"                                       \
-  ".else\n"                                             \
-  ".pushsection .data\n"                                \
-  "  .quad 0\n"                                         \
-  ".popsection\n"                                       \
-  ".endif\n"
+// ABI, x86-64; "Procedure Call Standard for the Arm 64-bit Architecture")
+// around the search for its target.
+//
+// JUMP(id) jumps to the target of hook `id`, FIRST_CALL(id) to .Lresolve with
+// its number: on the stack, or in x17.
 // clang-format off
+#ifdef __x86_64__
+#define JUMP(id) \
+  "  endbr64\n" \
+  "  jmp *tf_model_pool_preload_targets+8*.Lindex_" #id "(%rip)\n"
+#define FIRST_CALL(id) \
+  "  endbr64\n" \
+  "  pushq $.Lindex_" #id "\n" \
+  "  jmp .Lresolve\n"
+#else
+#define JUMP(id) \
+  "  hint #34\n"  /* bti c, which an older assembler does not know */ \
+  "  adrp x16, tf_model_pool_preload_targets+8*.Lindex_" #id "\n" \
+  "  ldr x16, [x16, :lo12:tf_model_pool_preload_targets+8*.Lindex_" #id "]\n" \
+  "  br x16\n"
+#define FIRST_CALL(id) \
+  "  hint #34\n" \
+  "  mov x17, .Lindex_" #id "\n" \
+  "  b .Lresolve\n"
+#endif
+
+// A row without a symbol has a number and an empty target, and no hook.
+#define HOOK(id, symbol) \
+  ".set .Lindex_" #id ", .Lnum_hooks\n" \
+  ".set .Lnum_hooks, .Lnum_hooks + 1\n" \
+  ".ifnb " symbol "\n" \
+  ".p2align 4\n" \
+  ".globl " symbol "\n" \
+  ".type " symbol ", @function\n" \
+  symbol ":\n" \
+  JUMP(id) \
+  ".size " symbol ", .-" symbol "\n" \
+  ".Lfirst_call_" #id ":\n" \
+  FIRST_CALL(id) \
+  ".pushsection .data\n" \
+  "  .quad .Lfirst_call_" #id "\n" \
+  ".popsection\n" \
+  ".else\n" \
+  ".pushsection .data\n" \
+  "  .quad 0\n" \
+  ".popsection\n" \
+  ".endif\n"
 #define MEMBER_HOOK(id, member, mangled) HOOK(id, TF_MODEL_POOL_##id##_SYMBOL)
 #define FUNCTION_HOOK(id, library, name, mangled) \
   HOOK(id, TF_MODEL_POOL_##id##_SYMBOL)
@@ -208,6 +221,9 @@ R"(
 .popsection
 .p2align 4
 .Lresolve:
+)"
+#ifdef __x86_64__
+R"(
   pushq %rbp
   movq %rsp, %rbp
   pushq %rdi
@@ -250,6 +266,37 @@ R"(
   popq %rbp
   addq $8, %rsp
   jmp *%r11
+)"
+#else
+R"(
+  stp x29, x30, [sp, #-224]!
+  mov x29, sp
+  stp x0, x1, [sp, #16]
+  stp x2, x3, [sp, #32]
+  stp x4, x5, [sp, #48]
+  stp x6, x7, [sp, #64]
+  str x8, [sp, #80]
+  stp q0, q1, [sp, #96]
+  stp q2, q3, [sp, #128]
+  stp q4, q5, [sp, #160]
+  stp q6, q7, [sp, #192]
+  mov x0, x17
+  bl tf_model_pool_preload_resolve
+  mov x16, x0
+  ldp x0, x1, [sp, #16]
+  ldp x2, x3, [sp, #32]
+  ldp x4, x5, [sp, #48]
+  ldp x6, x7, [sp, #64]
+  ldr x8, [sp, #80]
+  ldp q0, q1, [sp, #96]
+  ldp q2, q3, [sp, #128]
+  ldp q4, q5, [sp, #160]
+  ldp q6, q7, [sp, #192]
+  ldp x29, x30, [sp], #224
+  br x16
+)"
+#endif
+R"(
 .popsection
 )");
 // clang-format on
