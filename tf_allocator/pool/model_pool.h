@@ -54,7 +54,7 @@ class ModelPool {
  public:
   // 256 GiB: larger than a model that one server holds, and 255 pools of it
   // fit in the 128 TiB that an x86-64 process can address. If address space is
-  // scarce (RLIMIT_AS) or refused, twice what is asked for is taken.
+  // scarce or refused, twice what is asked for is taken.
   static constexpr size_t kAddressSpace = size_t{256} << 30;
 
   struct Options {

@@ -2,6 +2,7 @@
 
 #include "tf_allocator/pool/system_memory.h"
 
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,6 +17,9 @@ namespace {
 // other threads wait for, and after mlockall(MCL_FUTURE) it faults the pages in
 // while it has it.
 constexpr size_t kCommitSlice = 4 * kRegionGranularity;
+
+// 64 TiB, half of what an x86-64 process can address.
+constexpr uint64_t kAmpleAddressSpace = uint64_t{64} << 40;
 
 // Not MADV_POPULATE_WRITE: it holds the lock that mmap and munmap of all other
 // threads wait for, and takes it again before they get it
@@ -47,7 +51,13 @@ void* MappedMemory::Reserve(size_t bytes) {
 
 bool MappedMemory::AddressSpaceIsScarce() const {
   rlimit limit;
-  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    return true;
+  }
+  // The kernel puts these bytes on the first stack, at the top of what a
+  // process can address: below 2^39 or 2^42 on AArch64, as it was built.
+  const uint64_t top = getauxval(AT_RANDOM);
+  return top != 0 && top < kAmpleAddressSpace;
 }
 
 bool MappedMemory::Commit(void* address, size_t bytes) {

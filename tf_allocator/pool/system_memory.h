@@ -15,7 +15,7 @@
 namespace tf_model_pool {
 
 // Memory is committed in multiples of this, aligned to it: the size of a huge
-// page on x86-64 and on arm64 with 4 KiB base pages.
+// page on x86-64 and on arm64 with 4 KiB base pages, and whole pages of 64 KiB.
 constexpr size_t kRegionGranularity = size_t{2} << 20;
 
 // `bytes` rounded up to a multiple of `multiple`, a power of two.
@@ -33,7 +33,8 @@ class SystemMemory {
   virtual void* Reserve(size_t bytes) = 0;
 
   // True if there is so little address space that what is reserved in vain is
-  // missed elsewhere.
+  // missed elsewhere: RLIMIT_AS, or an AArch64 kernel with addresses of 39 or
+  // 42 bits.
   virtual bool AddressSpaceIsScarce() const { return false; }
 
   // Makes a part of a reserved range usable; its contents are zero. Returns
