@@ -6,6 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly TOOLS=.build/release-tools # the builder's and the benchmark's requirements, no TensorFlow
 TOOLS_PYTHON=${TOOLS_PYTHON:-python3}
+# What can be read in a wheel that this machine cannot run.
+readonly READABLE='record_says or build_tooling or larger or replaced_functions or largest_pages or
+  find_each_other or platform_tag_is or where_it_was'
 # What holds for every release; the rest of the suite tests the builder, not its result.
 readonly TESTS=(tests/integration tests/unit/test_api.py tests/unit/test_doctor.py
   tests/unit/test_stats.py)
@@ -19,7 +22,11 @@ environments of their own, runs the isolation suite, then a short benchmark and 
 status 0 only if all of it passed. BENCH-ARGUMENTS go to `python -m tf_model_pool bench`.
 
   --python PROGRAM    interpreter of the wheel's Python version (python3)
-  --package NAME      tensorflow-cpu or tensorflow (tensorflow-cpu)
+  --package NAME      distribution to start from (the first that there is of tensorflow-cpu,
+                      tensorflow-cpu-aws and tensorflow)
+  --arch NAME         x86_64 or aarch64 (this machine's). For another than this machine's the wheel
+                      is cross-built, its libraries are read, and its C++ driver runs under
+                      qemu-user, patched and preloaded; there is no benchmark
   --wheel FILE        a patched wheel of VERSION that is there, in place of building one
   --output DIR        where the results go (.build/ci/VERSION)
   --build-only        stop when the wheel is made
@@ -55,7 +62,7 @@ say() {
 
 # Sets the options and VERSION.
 parse() {
-  PYTHON=python3 PACKAGE=tensorflow-cpu OUTPUT='' VERSION='' WHEEL='' SELECTION='' MODELS=() BENCH_ARGUMENTS=()
+  PYTHON=python3 PACKAGE='' ARCH=$(uname -m) OUTPUT='' VERSION='' WHEEL='' SELECTION='' MODELS=() BENCH_ARGUMENTS=()
   RUN_BUILD_ONLY='' RUN_TESTS=1 RUN_BENCH=1
   while (($#)); do
     case $1 in
@@ -63,11 +70,12 @@ parse() {
       --build-only) RUN_BUILD_ONLY=1 ;;
       --skip-tests) RUN_TESTS='' ;;
       --skip-bench) RUN_BENCH='' ;;
-      --python | --package | --wheel | --output | --tests | --model)
+      --python | --package | --arch | --wheel | --output | --tests | --model)
         (($# >= 2)) || fail "$1 needs a value; see ci/release.sh -h"
         case $1 in
           --python) PYTHON=$2 ;;
           --package) PACKAGE=$2 ;;
+          --arch) ARCH=$2 ;;
           --wheel) WHEEL=$2 ;;
           --output) OUTPUT=$2 ;;
           --tests) SELECTION=$2 ;;
@@ -127,7 +135,7 @@ tool() {
 
 make_tools() {
   local pins
-  pins=$(requirements build bench)
+  pins=$(requirements build bench test)
   make_env "$TOOLS" "$TOOLS_PYTHON" "$pins" -r <(echo "$pins")
   if [[ " ${BENCH_ARGUMENTS[*]} " == *" --recorded "* ]]; then
     # Its protos alone: it names a TensorFlow of its own.
@@ -136,19 +144,18 @@ make_tools() {
   fi
 }
 
-# Before anything is installed: is there such a wheel?
+# Before anything is installed: is there such a wheel? Prints its package.
 need_release() {
-  PYTHONPATH=python "$TOOLS_PYTHON" -W ignore - "$VERSION" "$PACKAGE" "$TAG" <<'CODE'
-import platform
+  PYTHONPATH=python "$TOOLS_PYTHON" -W ignore - "$VERSION" "$PACKAGE" "$TAG" "$ARCH" <<'CODE'
 import sys
 
 from tf_model_pool_build.errors import UnsupportedWheelError
 from tf_model_pool_build.releases import releases
 
-version, package, tag = sys.argv[1:]
+version, package, tag, arch = sys.argv[1:]
 try:
     release = releases.find_release(version)
-    releases.find_wheel(release, package, tag, platform.machine())
+    print(releases.find_wheel(release, package or None, tag, arch).package)
 except UnsupportedWheelError as error:
     sys.exit(f"error: {error}")
 CODE
@@ -157,9 +164,13 @@ CODE
 # Sets WHEEL, unless it was named.
 build() {
   if [[ -n $WHEEL ]]; then return; fi
-  say "build the wheel of $PACKAGE $VERSION for $TAG"
-  WHEEL=$(tool tf_model_pool_build build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
-    --python-tag "$TAG" --python "$PYTHON" --output dist)
+  say "build the wheel of $PACKAGE $VERSION for $TAG on $ARCH"
+  WHEEL=$(builder)
+}
+
+builder() {
+  tool tf_model_pool_build build --reuse --tensorflow-version "$VERSION" --package "$PACKAGE" \
+    --arch "$ARCH" --python-tag "$TAG" --python "$PYTHON" --output dist "$@"
 }
 
 build_info() {
@@ -190,6 +201,67 @@ run_tests() {
     -k "${SELECTION:+($SELECTION) and }not preload" "${TESTS[@]}" >&2
 }
 
+is_cross() {
+  [[ $ARCH != $(uname -m) ]]
+}
+
+# unpack DIRECTORY WHEEL...: TensorFlow's C++ libraries, ours, and the driver.
+unpack() {
+  rm -rf "$1"
+  "$TOOLS/bin/python" - "$@" <<'CODE'
+import re
+import sys
+import zipfile
+
+for wheel in sys.argv[2:]:
+    with zipfile.ZipFile(wheel) as archive:
+        wanted = re.compile(r"tensorflow/lib[^/]*\.so[.\d]*|tf_model_pool/(bin/.*|lib.*\.so)")
+        names = [name for name in archive.namelist() if wanted.fullmatch(name)]
+        archive.extractall(sys.argv[1], names)
+CODE
+  chmod +x "$1/tf_model_pool/bin/swap_driver"
+}
+
+# run_driver NAME DIRECTORY [QEMU-OPTION...]: the driver of unpack's DIRECTORY through its tests.
+run_driver() {
+  local name=$1 directory program=$ENVS/$1-driver
+  directory=$(realpath "$2")
+  shift 2
+  # This machine's TensorFlow, which makes the models, is not the driver's.
+  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec qemu-%s -L /usr/%s-linux-gnu %s %s "$@"\n' \
+    "$ARCH" "$ARCH" "$*" "$directory/tf_model_pool/bin/swap_driver" >"$program"
+  chmod +x "$program"
+  PYTHONPATH=python TF_MODEL_POOL_DRIVER=$(realpath "$program") "$ENVS/models/bin/python" -m pytest \
+    --junitxml="$OUTPUT/junit-$name.xml" --junit-prefix="$name" -q -p no:cacheprovider -k installed \
+    tests/bench/test_driver.py >&2
+}
+
+# What can be known of a wheel for another architecture.
+run_cross_tests() {
+  local pins base library status=0
+  command -v "qemu-$ARCH" >/dev/null \
+    || fail "qemu-$ARCH not found; install it: apt-get install qemu-user"
+  pins=$(requirements test)
+  make_env "$ENVS/models" "$PYTHON" "$pins" "tensorflow-cpu==$VERSION" -r <(echo "$pins")
+  say "libraries of $VERSION for $TAG on $ARCH"
+  PYTHONPATH=python PATCHED_WHEEL="$WHEEL" "$TOOLS/bin/python" -m pytest \
+    --junitxml="$OUTPUT/junit.xml" -q -p no:cacheprovider -k "$READABLE" \
+    tests/wheel/test_released_wheel.py >&2 || status=1
+  say "driver of $VERSION for $ARCH under qemu"
+  unpack "$ENVS/patched" "$WHEEL"
+  run_driver patched "$ENVS/patched" || status=1
+  say "the same on the released wheel, preloaded"
+  base=.build/cache/$(build_info base_wheel)
+  library=$(builder --library-only)
+  unpack "$ENVS/released" "$base" "$library"
+  # Beside TensorFlow's, where the tests see that there are to be pools.
+  cp "$ENVS/released/tf_model_pool/"lib*.so "$ENVS/released/tensorflow/"
+  run_driver preloaded "$ENVS/released" \
+    -E "LD_PRELOAD=$PWD/$ENVS/released/tensorflow/libtf_model_pool_preload.so" || status=1
+  SELECTION='libraries; driver under qemu'
+  return "$status"
+}
+
 # Short, and gated on counts alone, so that a busy machine does not invalidate it; at half the usual
 # load, so that such a machine still answers every request.
 run_bench() {
@@ -208,13 +280,14 @@ main() {
   need_python "$TOOLS_PYTHON" TOOLS_PYTHON
   need_python "$PYTHON" --python
   [[ -z ${CXX:-} ]] || command -v "$CXX" >/dev/null || fail "CXX=$CXX is not a program; install it, or unset CXX"
-  command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
+  is_cross || command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
     || fail "no C++ compiler found; install one: apt-get install g++"
   TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
-  need_release || exit 2
+  PACKAGE=$(need_release) || exit 2
   ENVS=.build/releases/$VERSION-$TAG
   if [[ $PACKAGE != tensorflow-cpu ]]; then ENVS=$ENVS-$PACKAGE; fi
-  OUTPUT=${OUTPUT:-.build/ci/$VERSION}
+  if is_cross; then ENVS=$ENVS-$ARCH; fi
+  OUTPUT=${OUTPUT:-.build/ci/$VERSION$(is_cross && echo "-$ARCH" || true)}
   mkdir -p "$OUTPUT"
   OUTPUT=$(realpath "$OUTPUT")
   # Results of an earlier run must not be taken for this one's.
@@ -223,7 +296,9 @@ main() {
   local status=0
   make_tools
   build
-  if [[ -z $RUN_BUILD_ONLY ]]; then
+  if is_cross && [[ -z $RUN_BUILD_ONLY ]]; then
+    run_cross_tests || status=1
+  elif [[ -z $RUN_BUILD_ONLY ]]; then
     make_environments
     if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi
     if [[ -n $RUN_BENCH ]]; then run_bench || status=1; fi
