@@ -40,6 +40,7 @@ def test_help_names_every_option() -> None:
         (("2.20.0", "2.21.0"), "two versions, 2.20.0 and 2.21.0"),
         (("2.3.0",), "TensorFlow 2.3.0 is not supported; supported: 2.21.0, "),
         (("--package", "torch", "2.21.0"), "no released wheel is known of torch 2.21.0"),
+        (("--arch", "riscv64", "2.21.0"), "of TensorFlow 2.21.0 for cp3\\d+ on riscv64; known: "),
         (("--fast", "2.20.0"), "unknown option --fast"),
         (("2.20.0", "--model"), "--model needs a value"),
         (("--model", "/nowhere", "2.20.0"), "--model /nowhere is not a directory"),
