@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <functional>
 #include <future>
 #include <memory>
@@ -50,6 +51,24 @@ TEST(UnloadThreadTest, WorkMayWaitForUnloads) {
   });
   WaitForUnloads();
   EXPECT_TRUE(done);
+}
+
+// The child would find taken what the thread has locked in TensorFlow.
+TEST(UnloadThreadTest, AForkWaitsForWork) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
+#endif
+  NoteServing();
+  bool done = false;
+  RunOnUnloadThread([&done] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    done = true;
+  });
+  const pid_t child = fork();
+  if (child == 0) _exit(done ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 // A session joins its threads when it ends, and the child does not have them.

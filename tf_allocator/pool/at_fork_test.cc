@@ -1,16 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/pool/at_fork.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <string>
 #include <thread>
 
 namespace tf_model_pool {
 namespace {
+
+TEST(AtForkTest, WhatIsWaitedForComesBeforeAnyLock) {
+  static auto* const order = new std::string;
+  AtFork([] { *order += "lock "; }, [] { *order += "parent "; },
+         [] { *order += "child "; });
+  WaitBeforeFork([] { *order += "wait "; });
+  AtFork({}, {}, {});
+  order->clear();
+  const pid_t child = fork();
+  if (child == 0) _exit(*order == "wait lock child " ? 0 : 1);
+  EXPECT_EQ(*order, "wait lock parent ");
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
 
 TEST(ForkSafeMutexTest, AChildNeverFindsItTaken) {
 #ifdef __SANITIZE_THREAD__
