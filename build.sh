@@ -35,6 +35,7 @@ usage: ./build.sh [STAGE]
                        make a TensorFlow Serving checkout build with model pools, or undo that
   source --tensorflow DIR|TAG [--python-version V] [--dry-run]
                        build a wheel from TensorFlow's sources, with Bazel
+  has-pools FILE...    say whether a binary, such as a TensorFlow Serving of your own, has the pools
   clean                remove .build/ and dist/
   -h, --help           this text
 
@@ -292,7 +293,7 @@ checkouts() {
 
 main() {
   case ${1:-} in
-    serving | source) checkouts "$@" ;;
+    serving | source | has-pools) checkouts "$@" ;;
     -h | --help) usage; return ;;
     clean) rm -rf "$STATE" dist; return ;;
   esac
