@@ -265,14 +265,14 @@ run_tests_of_the_checkout() {
 run_tests() {
   local named
   named=$(named_tests "$@")
-  if [[ -n $named ]] && ! grep -qvxE 'docs|releases|series|unit' <<<"$named"; then
+  if [[ -n $named ]] && ! grep -qvxE 'docs|operating|releases|series|unit' <<<"$named"; then
     run_tests_of_the_checkout "$@"
     return
   fi
   [[ -n $named ]] || need_googletest
   make_patched_env
   add_extras "$ENV" build test bench examples
-  if [[ -z $named ]] || grep -qvxE 'checkouts|docs|releases|series|unit|wheel' <<<"$named"; then
+  if [[ -z $named ]] || grep -qvxE 'checkouts|docs|operating|releases|series|unit|wheel' <<<"$named"; then
     make_stock_env
     make_preload_site
   fi

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,27 +104,35 @@ def test_deployment_and_service_fit_each_other(server: str) -> None:
     assert problems(*read(server)) == []
 
 
-@SERVERS
-def test_what_does_not_fit_is_seen(server: str) -> None:
-    def broken(change: str) -> list[str]:
-        deployment, service = copy.deepcopy(read(server))
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        exec(change)
-        assert container
-        return problems(deployment, service)
+#: What somebody might change in a deployment, its service or its container, and what is said.
+MISTAKES: list[tuple[Callable[[Any, Any, Any], None], str]] = [
+    (lambda d, s, c: s["spec"].update(selector={"app": "x"}), "the service selects other pods"),
+    (
+        lambda d, s, c: d["spec"]["selector"]["matchLabels"].update(app="x"),
+        "the deployment selects other pods",
+    ),
+    (
+        lambda d, s, c: s["spec"]["ports"][0].update(targetPort="x"),
+        "the service's port x is none of the container's",
+    ),
+    (lambda d, s, c: c["readinessProbe"]["httpGet"].update(port="x"), "readinessProbe: no port x"),
+    (lambda d, s, c: c["volumeMounts"][0].update(name="x"), "no volume x"),
+    (
+        lambda d, s, c: c["resources"]["requests"].update(memory="1Gi"),
+        "standby memory is more than what was requested",
+    ),
+    (lambda d, s, c: c["resources"]["limits"].update(cpu=2), "a limit of CPUs"),
+]
 
-    assert broken("service['spec']['selector'] = {'app': 'x'}") == ["the service selects other pods"]
-    assert broken("container['readinessProbe']['httpGet']['port'] = 'x'") == [
-        "readinessProbe: no port x"
-    ]
-    assert broken("service['spec']['ports'][0]['targetPort'] = 'x'") == [
-        "the service's port x is none of the container's"
-    ]
-    assert broken("container['volumeMounts'][0]['name'] = 'x'") == ["no volume x"]
-    assert broken("container['resources']['requests']['memory'] = '1Gi'") == [
-        "standby memory is more than what was requested"
-    ]
-    assert broken("container['resources']['limits']['cpu'] = 2") == ["a limit of CPUs"]
+
+@SERVERS
+@pytest.mark.parametrize(("change", "expected"), MISTAKES)
+def test_what_does_not_fit_is_seen(
+    server: str, change: Callable[[Any, Any, Any], None], expected: str
+) -> None:
+    deployment, service = read(server)
+    change(deployment, service, deployment["spec"]["template"]["spec"]["containers"][0])
+    assert problems(deployment, service) == [expected]
 
 
 def test_probes_and_annotations_ask_for_what_the_servers_answer() -> None:
