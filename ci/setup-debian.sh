@@ -22,7 +22,5 @@ if [[ $(id -u) != 0 ]]; then
   exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-# Installed to be run by tests, not as a service.
-export RUNLEVEL=1
 apt-get update -q
 apt-get install -y -q --no-install-recommends "${missing[@]}"
