@@ -76,15 +76,18 @@ def python_server(repository: Path, base: Path, tmp_path: Path) -> Iterator[str]
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait(PATIENCE)
+    try:
+        wait_until(lambda: _get(f"http://127.0.0.1:{port}/healthz"), server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
 
 
 def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + PATIENCE
     while True:
-        assert process.poll() is None, f"Prometheus ended with status {process.returncode}"
+        assert process.poll() is None, f"{process.args!r} ended with status {process.returncode}"
         try:
             if true():
                 return
@@ -141,7 +144,11 @@ def test_prometheus_watches_an_update(
         assert ask('ALERTS{job="python",alertstate="firing"}') == []
 
 
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return json.load(answer)
+
+
 def _health(address: str) -> set[str]:
-    with urllib.request.urlopen(f"{address}/api/v1/rules", timeout=60) as answer:
-        groups = json.load(answer)["data"]["groups"]
+    groups = _get(f"{address}/api/v1/rules")["data"]["groups"]
     return {rule["health"] for group in groups for rule in group["rules"]}
