@@ -258,7 +258,7 @@ named_tests() {
 # Tests of what needs no TensorFlow: on the checkout's package, in the environment of the tooling.
 run_tests_of_the_checkout() {
   make_build_venv
-  add_extras "$BUILD_VENV" test examples
+  add_extras "$BUILD_VENV" test examples operating
   PYTHONPATH=python "$BUILD_VENV/bin/python" -m pytest "$@"
 }
 
@@ -271,7 +271,7 @@ run_tests() {
   fi
   [[ -n $named ]] || need_googletest
   make_patched_env
-  add_extras "$ENV" build test bench examples
+  add_extras "$ENV" build test bench examples operating
   if [[ -z $named ]] || grep -qvxE 'checkouts|docs|operating|releases|series|unit|wheel' <<<"$named"; then
     make_stock_env
     make_preload_site

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import prometheus_client
 import pytest
 import yaml
 
@@ -42,6 +41,8 @@ def declared(root: Path) -> set[str]:
     """The metrics of TensorFlow Serving, by our header, and of Python, by our collector."""
     header = (root / "tf_allocator/device/metrics.h").read_text()
     names = {SERVING + name for name in re.findall(r"^// \| (\w+) +\|", header, re.MULTILINE)}
+    import prometheus_client  # of the extra `examples`
+
     registry = prometheus_client.CollectorRegistry()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "pools", lambda: [])
