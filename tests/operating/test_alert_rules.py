@@ -38,7 +38,8 @@ def replace(path: Path, right: str, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["check rules rules.yaml", "test rules rules_test.yaml", "check config prometheus.yml"]
+    "arguments",
+    ["check rules rules.yaml", "test rules rules_test.yaml", "check config prometheus.yml"],
 )
 def test_promtool_finds_nothing(arguments: str) -> None:
     done = promtool(*arguments.split())
