@@ -183,7 +183,7 @@ def test_the_compose_file_fits_the_specification() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"), [("image:", "imagine:"), ("ports: [", "ports: [{},"), ("services:", "x:")]
+    ("right", "wrong"), [("image:", "imagine:"), ("ports: [", "ports: [[],"), ("services:", "x:")]
 )
 def test_a_mistake_in_the_compose_file_is_seen(right: str, wrong: str, tmp_path: Path) -> None:
     text = COMPOSE.read_text()
