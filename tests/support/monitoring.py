@@ -45,7 +45,7 @@ def declared(root: Path) -> set[str]:
 
     registry = prometheus_client.CollectorRegistry()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "pools", lambda: [])
+        patch.setattr(api, "pools", list)
         patch.setattr(api, "totals", lambda: api.Totals(*[0] * 9, ""))
         patch.setattr(api, "load_totals", lambda: api.LoadTotals(0, 0, 0, ""))
         prometheus.register(registry)
