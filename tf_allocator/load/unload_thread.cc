@@ -32,7 +32,8 @@ class UnloadThread {
     static UnloadThread* const made = [] {
       auto* thread = new UnloadThread;
       WaitBeforeFork([thread] { thread->WaitFor(kForkWaits); });
-      AtFork([thread] { thread->mu_.lock(); }, [thread] { thread->mu_.unlock(); },
+      AtFork([thread] { thread->mu_.lock(); },
+             [thread] { thread->mu_.unlock(); },
              [thread] { thread->BeginChild(); });
       // No session may outlive what it uses.
       std::atexit([] { OfProcess().End(); });

@@ -51,7 +51,7 @@ class Forks {
       if (each.before) each.before();
     }
   }
-  void After(std::function<void()> Handlers::*handler) {
+  void After(std::function<void()> Handlers::* handler) {
     for (const Handlers& each : handlers_) {
       if (each.*handler) (each.*handler)();
     }

@@ -28,6 +28,7 @@ from tf_model_pool.errors import ModelPoolError
 from tf_model_pool.files import write_text
 from tf_model_pool_build import project
 from tf_model_pool_build.errors import BuildError
+from tf_model_pool_build.releases import releases
 
 RECORDED = Path("docs/releases.json")
 PAGE = Path("docs/releases.md")
@@ -82,7 +83,7 @@ class Result:
     @property
     def key(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         """What is recorded once, and its place in the table."""
-        version = tuple(-int(part) for part in self.version.split("."))
+        version = tuple(-part for part in releases.version_key(self.version))
         return self.package, version, (int(self.python_tag[2:3]), int(self.python_tag[3:]))
 
 
