@@ -242,7 +242,7 @@ pool_tests() {
     listed=$(for program in pool_tests bench_tests; do
       "${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter"
     done)
-    [[ $listed == *"  "* ]] || fail "no C++ test matches '$filter'"
+    [[ $listed == *"  "* ]] || fail "no C++ test matches '$filter'; list them: $build/pool_tests --gtest_list_tests"
     GTEST_FILTER=$filter "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
   done
 }
@@ -263,7 +263,11 @@ run_tests_of_the_checkout() {
 }
 
 run_tests() {
-  local named
+  local named argument
+  for argument in "$@"; do
+    [[ $argument != tests/* || -e ${argument%%::*} ]] \
+      || fail "$argument does not exist; tests/ has: $(cd tests && echo */)"
+  done
   named=$(named_tests "$@")
   if [[ -n $named ]] && ! grep -qvxE 'docs|operating|releases|series|unit' <<<"$named"; then
     run_tests_of_the_checkout "$@"
@@ -292,6 +296,10 @@ checkouts() {
 }
 
 main() {
+  case ${1:-} in
+    clean | wheel | env | library) (($# == 1)) || fail "$1 takes no arguments, got: ${*:2}" ;;
+    pool-tests) (($# <= 2)) || fail "pool-tests takes one filter, got: ${*:2}" ;;
+  esac
   case ${1:-} in
     serving | source | has-pools) checkouts "$@" ;;
     -h | --help) usage; return ;;
