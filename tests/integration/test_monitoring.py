@@ -9,9 +9,8 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ import pytest
 from support import monitoring
 from support.children import Places
 from support.modes import child_environment
-
-PATIENCE = 300.0
+from support.servers import PATIENCE, free_port, wait_until
 
 
 class ServingText(http.server.BaseHTTPRequestHandler):
@@ -61,7 +59,7 @@ def python_server(repository: Path, base: Path, tmp_path: Path) -> Iterator[str]
     """The server, started as the image starts it."""
     dockerfile = (repository / "docs/python-server/Dockerfile").read_text().replace("\\\n", " ")
     (entry,) = (line for line in dockerfile.splitlines() if line.startswith("ENTRYPOINT "))
-    port = monitoring.free_port()
+    port = free_port()
     places = {
         "/venv/bin/python": sys.executable,
         "/app": str(repository / "docs/examples"),
@@ -82,19 +80,6 @@ def python_server(repository: Path, base: Path, tmp_path: Path) -> Iterator[str]
     finally:
         server.terminate()
         server.wait(PATIENCE)
-
-
-def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        assert process.poll() is None, f"{process.args!r} ended with status {process.returncode}"
-        try:
-            if true():
-                return
-        except OSError:  # it does not listen yet
-            pass
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
 
 
 def queries(repository: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from support.servers import free_port
 from tf_model_pool import api, prometheus
 
 SERVING = ":tensorflow:core:model_pool:"
@@ -60,12 +60,6 @@ def query(address: str, expression: str) -> list[dict[str, Any]]:
     with urllib.request.urlopen(f"{address}/api/v1/query", body, timeout=60) as answer:
         result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
     return result
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -3,29 +3,28 @@
 #include "tf_allocator/pool/at_fork.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <string>
 #include <thread>
 
+#include "tf_allocator/pool/testing/child.h"
+
 namespace tf_model_pool {
 namespace {
 
 TEST(AtForkTest, WhatIsWaitedForComesBeforeAnyLock) {
-  static auto* const order = new std::string;
-  AtFork([] { *order += "lock "; }, [] { *order += "parent "; },
-         [] { *order += "child "; });
-  WaitBeforeFork([] { *order += "wait "; });
-  AtFork({}, {}, {});
+  static std::string* const order = [] {
+    static auto* const made = new std::string;
+    AtFork([] { *made += "lock "; }, [] { *made += "parent "; },
+           [] { *made += "child "; });
+    WaitBeforeFork([] { *made += "wait "; });
+    AtFork({}, {}, {});
+    return made;
+  }();
   order->clear();
-  const pid_t child = fork();
-  if (child == 0) _exit(*order == "wait lock child " ? 0 : 1);
+  EXPECT_EQ(StatusOfChild([] { return *order == "wait lock child "; }), 0);
   EXPECT_EQ(*order, "wait lock parent ");
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
 }
 
 TEST(ForkSafeMutexTest, AChildNeverFindsItTaken) {
@@ -40,11 +39,7 @@ TEST(ForkSafeMutexTest, AChildNeverFindsItTaken) {
   });
   int taken = 0;
   for (int i = 0; i < 200; ++i) {
-    const pid_t child = fork();
-    if (child == 0) _exit(mutex->try_lock() ? 0 : 1);
-    int status = -1;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    if (status != 0) ++taken;
+    if (StatusOfChild([] { return mutex->try_lock(); }) != 0) ++taken;
   }
   done = true;
   holder.join();
