@@ -35,6 +35,7 @@ usage: ./build.sh [STAGE]
                        make a TensorFlow Serving checkout build with model pools, or undo that
   source --tensorflow DIR|TAG [--python-version V] [--dry-run]
                        build a wheel from TensorFlow's sources, with Bazel
+  has-pools FILE...    say whether a binary, such as a TensorFlow Serving of your own, has the pools
   clean                remove .build/ and dist/
   -h, --help           this text
 
@@ -242,7 +243,7 @@ pool_tests() {
     listed=$(for program in pool_tests bench_tests; do
       "${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter"
     done)
-    [[ $listed == *"  "* ]] || fail "no C++ test matches '$filter'"
+    [[ $listed == *"  "* ]] || fail "no C++ test matches '$filter'; list them: $build/pool_tests --gtest_list_tests"
     GTEST_FILTER=$filter "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
   done
 }
@@ -258,21 +259,25 @@ named_tests() {
 # Tests of what needs no TensorFlow: on the checkout's package, in the environment of the tooling.
 run_tests_of_the_checkout() {
   make_build_venv
-  add_extras "$BUILD_VENV" test examples
+  add_extras "$BUILD_VENV" test examples operating
   PYTHONPATH=python "$BUILD_VENV/bin/python" -m pytest "$@"
 }
 
 run_tests() {
-  local named
+  local named argument
+  for argument in "$@"; do
+    [[ $argument != tests/* || -e ${argument%%::*} ]] \
+      || fail "$argument does not exist; tests/ has: $(cd tests && echo */)"
+  done
   named=$(named_tests "$@")
-  if [[ -n $named ]] && ! grep -qvxE 'docs|releases|series|unit' <<<"$named"; then
+  if [[ -n $named ]] && ! grep -qvxE 'docs|operating|releases|series|unit' <<<"$named"; then
     run_tests_of_the_checkout "$@"
     return
   fi
   [[ -n $named ]] || need_googletest
   make_patched_env
-  add_extras "$ENV" build test bench examples
-  if [[ -z $named ]] || grep -qvxE 'checkouts|docs|releases|series|unit|wheel' <<<"$named"; then
+  add_extras "$ENV" build test bench examples operating
+  if [[ -z $named ]] || grep -qvxE 'checkouts|docs|operating|releases|series|unit|wheel' <<<"$named"; then
     make_stock_env
     make_preload_site
   fi
@@ -293,7 +298,11 @@ checkouts() {
 
 main() {
   case ${1:-} in
-    serving | source) checkouts "$@" ;;
+    clean | wheel | env | library) (($# == 1)) || fail "$1 takes no arguments, got: ${*:2}" ;;
+    pool-tests) (($# <= 2)) || fail "pool-tests takes one filter, got: ${*:2}" ;;
+  esac
+  case ${1:-} in
+    serving | source | has-pools) checkouts "$@" ;;
     -h | --help) usage; return ;;
     clean) rm -rf "$STATE" dist; return ;;
   esac

@@ -5,10 +5,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  echo "usage: ci/lint.sh [--fix]    ruff, mypy, clang-format, shellcheck; --fix rewrites what it can"
-  exit 0
-fi
+readonly USAGE="usage: ci/lint.sh [--fix]    ruff, mypy, clang-format, shellcheck; --fix rewrites what it can"
+case ${1:-} in
+  "" | --fix) ;;
+  -h | --help) echo "$USAGE"; exit 0 ;;
+  *) echo "$USAGE" >&2; echo "error: unknown argument: $1" >&2; exit 2 ;;
+esac
 
 PYTHON=${PYTHON:-python3}
 VENV=.build/lint
@@ -26,13 +28,23 @@ python=(python tests docs/examples)
 mapfile -t cxx < <(git ls-files '*.cc' '*.h')
 mapfile -t shell < <(git ls-files '*.sh' .ci/run)
 if [[ ${1:-} == --fix ]]; then
-  "$VENV/bin/ruff" check --fix "${python[@]}"
+  "$VENV/bin/ruff" check --quiet --fix "${python[@]}" || true # what it cannot mend is said below
   "$VENV/bin/ruff" format "${python[@]}"
   "$VENV/bin/clang-format" -i "${cxx[@]}"
 fi
-"$VENV/bin/ruff" check "${python[@]}"
-"$VENV/bin/ruff" format --check "${python[@]}"
-"$VENV/bin/mypy" python/tf_model_pool python/tf_model_pool_build docs/examples
-"$VENV/bin/clang-format" --dry-run --Werror "${cxx[@]}"
-"$VENV/bin/shellcheck" "${shell[@]}"
-"$VENV/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+failed=()
+# check TOOL ARGUMENT...: all tools run, whatever the first ones find.
+check() {
+  "$VENV/bin/$1" "${@:2}" || failed+=("$1")
+}
+check ruff check "${python[@]}"
+check ruff format --check "${python[@]}"
+check mypy python/tf_model_pool python/tf_model_pool_build docs/examples
+check clang-format --dry-run --Werror "${cxx[@]}"
+check shellcheck "${shell[@]}"
+check check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+if ((${#failed[@]})); then
+  echo "error: ${failed[*]}: see above" >&2
+  exit 1
+fi

@@ -92,7 +92,7 @@ parse() {
     esac
     shift
   done
-  [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] \
+  [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+(rc[0-9]+)?$ ]] \
     || fail "expected a TensorFlow version such as 2.20.0, got '${VERSION:-nothing}'"
   [[ -z $WHEEL || $WHEEL == *-"$VERSION"+modelpool.*.whl && -f $WHEEL ]] \
     || fail "--wheel $WHEEL is not a file of a patched wheel of $VERSION"

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  echo "usage: ci/setup-debian.sh    installs g++, GoogleTest, python3-venv and strace if missing (as root)"
+  echo "usage: ci/setup-debian.sh    installs g++, GoogleTest, python3-venv, strace and Prometheus if missing (as root)"
   exit 0
 fi
 
@@ -14,6 +14,7 @@ command -v g++ >/dev/null || missing+=(g++)
 [[ -e /usr/include/gtest/gtest.h ]] || missing+=(libgtest-dev)
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v strace >/dev/null || missing+=(strace)
+command -v promtool >/dev/null || missing+=(prometheus)
 if ((${#missing[@]} == 0)); then exit 0; fi
 
 if [[ $(id -u) != 0 ]]; then

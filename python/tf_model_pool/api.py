@@ -230,6 +230,9 @@ def missing_parts() -> str | None:
             if tensorflow.overwritten is not None:
                 return tensorflow.overwritten.text()
             return f"{tensorflow} is not patched (it contains no {_LIBRARY}). {HOW_TO_GET}"
+        refused = refusal(tensorflow)
+        if refused is not None:
+            return refused
         if _waits_to_be_preloaded(tensorflow):
             return f"{tensorflow} is not patched, and the library was not preloaded. {HOW_TO_RUN}"
     if _has_native():
@@ -248,6 +251,24 @@ def missing_parts() -> str | None:
         f"from {_PACKAGE_DIR}, which is not the copy that was installed with it and has no "
         f"native module. Take {_PACKAGE_DIR.parent} off sys.path (PYTHONPATH, the working "
         "directory, an editable install)."
+    )
+
+
+def refusal(tensorflow: TensorFlowLocation) -> str | None:
+    """Why the library beside this package may not be loaded into an untouched TensorFlow.
+
+    It is compiled for one release; TensorFlow's classes have other members in another. None if
+    this is that release.
+    """
+    try:
+        wanted = str(build_info().get("tensorflow_version"))
+    except NotActiveError as error:
+        return str(error)
+    if tensorflow.version == wanted:
+        return None
+    return (
+        f"{tensorflow} is not the TensorFlow {wanted} that this library was made for. "
+        f"{HOW_TO_GET_LIBRARY}"
     )
 
 

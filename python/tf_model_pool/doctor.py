@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_model_pool import api, overwritten
+from tf_model_pool import api, overwritten, scrape, server_check
 from tf_model_pool._version import __version__
 from tf_model_pool.errors import ModelPoolError
 
@@ -693,10 +693,25 @@ def _size(value: int | None, without: str = "none") -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `doctor`."""
     parser.add_argument("--json", action="store_true", help=f"print JSON ({SCHEMA})")
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="instead, check a running server by its Prometheus endpoint, such as TensorFlow "
+        f"Serving's: http://HOST:8501{scrape.DEFAULT_PATH}",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report. Returns 0 where pools are active, else 1."""
+    """Prints the report, of a server with `--url`. Returns 0 if pools are active, else 1.
+
+    Raises:
+        ModelPoolError: the endpoint cannot be read or tells of no pools.
+    """
+    if args.url is not None:
+        url = scrape.complete_url(args.url)
+        checks = server_check.check(scrape.read(url))
+        print(server_check.to_json(checks, url) if args.json else server_check.render(checks))
+        return 0 if all(one.passed for one in checks) else 1
     # TensorFlow's lines hide the report (the probe's trace adds a warning); errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     report = collect()

@@ -122,7 +122,13 @@ class Manager(Versions):
     def start(self) -> None:
         alive.add(self)
         self._thread = threading.Thread(target=self.run, name="tf_hot_model", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except KeyboardInterrupt:  # while it waited for the thread to begin: nobody can close us
+            self.request_stop()
+            if self._thread.is_alive():
+                self._thread.join()
+            raise
 
     def request_stop(self) -> None:
         """Tells the thread to unload everything and end. Takes no lock: finalizers call it."""

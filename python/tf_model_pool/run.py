@@ -119,14 +119,10 @@ def preload_library(tensorflow: api.TensorFlowLocation | None) -> Path:
             f"{library} is missing: this tf_model_pool is no distribution for an untouched "
             f"TensorFlow. {api.HOW_TO_GET_LIBRARY}"
         )
+    refused = api.refusal(tensorflow)
+    if refused is not None:
+        raise RunError(refused, EXIT_REFUSED)
     info = api.build_info()
-    wanted = str(info.get("tensorflow_version"))
-    if tensorflow.version != wanted:
-        raise RunError(
-            f"{tensorflow} is not the TensorFlow {wanted} that this library was made for. "
-            f"{api.HOW_TO_GET_LIBRARY}",
-            EXIT_REFUSED,
-        )
     for name, expected in dict(info.get("tensorflow_libraries", {})).items():
         found = tensorflow.recorded_hash(name)
         if found != expected:

@@ -2,7 +2,8 @@
 """The command line of the tooling: `./build.sh COMMAND`.
 
 A command is a module with `add_arguments(parser)` and `run(args) -> int`, the exit status. Only
-the chosen command's module is imported: `serving` and `source` need the standard library alone.
+the chosen command's module is imported: `serving`, `source` and `has-pools` need the standard
+library alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ COMMANDS: cli.Commands = {
     "source": (
         "tf_model_pool_build.checkouts.source_command",
         "build a TensorFlow wheel with model pools from sources, with Bazel",
+    ),
+    "has-pools": (
+        "tf_model_pool_build.checkouts.has_pools",
+        "say whether a binary has the model pools in it",
     ),
     "patches": (
         "tf_model_pool_build.series.command",

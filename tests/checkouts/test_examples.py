@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that people copy are what the documents say: configuration, Dockerfile, workflow."""
+"""The files that people copy are what the documents say: configuration, workflow."""
 
 from __future__ import annotations
 
@@ -90,50 +90,6 @@ def test_prometheus_is_on_where_the_document_looks_for_it(configs: dict[str, Any
 @pytest.mark.parametrize("number", range(len(MISTAKES)))
 def test_a_mistake_in_an_example_is_seen(number: int, parsed: list[Any]) -> None:
     assert isinstance(parsed[1 + number], str), f"{MISTAKES[number]} was accepted"
-
-
-# The Dockerfile.
-
-
-def instructions(text: str) -> list[tuple[str, list[str]]]:
-    """Instructions and their words, continuation lines joined, comments left out."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    joined = "\n".join(lines).replace("\\\n", " ")
-    return [(words[0], words[1:]) for line in joined.splitlines() if (words := line.split())]
-
-
-def test_the_dockerfile_copies_what_is_there_and_from_its_own_stages() -> None:
-    stages = set()
-    for name, words in instructions((EXAMPLES / "Dockerfile").read_text()):
-        if name == "FROM" and "AS" in words:
-            stages.add(words[-1])
-        if name != "COPY":
-            continue
-        if words[0].startswith("--from="):
-            assert words[0].removeprefix("--from=") in stages
-        else:
-            assert [path for path in words[:-1] if not (ROOT / path).exists()] == []
-
-
-def test_the_dockerfile_starts_the_server_with_the_documented_flags() -> None:
-    document = SERVING.read_text()
-    command = document.split("    tensorflow_model_server ")[1].split("\n\n")[0]
-    flags = re.compile(r"--(\w+)=([\w/.]+)")
-    documented = {name: value.rpartition("/")[2] for name, value in flags.findall(command)}
-    (entry,) = [
-        words
-        for name, words in instructions((EXAMPLES / "Dockerfile").read_text())
-        if name == "ENTRYPOINT"
-    ]
-    used = {name: value.rpartition("/")[2] for name, value in flags.findall(" ".join(entry))}
-    assert used == documented
-    assert set(CONFIGS) <= set(used.values())
-
-
-def test_the_dockerfile_builds_the_newest_tag() -> None:
-    assert (
-        f"ARG SERVING_TAG={releases.SERVING_PINS[0].tag}\n" in (EXAMPLES / "Dockerfile").read_text()
-    )
 
 
 # The documents.

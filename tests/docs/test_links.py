@@ -10,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda path: path.as_posix())
-#: Pages whose lines were not wrapped yet.
 FOLDER = re.compile(r"^\| `(\w+)/` \|", re.MULTILINE)
 
 

@@ -7,11 +7,9 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,8 +22,8 @@ import pytest
 from support import models
 from support.children import Places
 from support.modes import child_environment
+from support.servers import PATIENCE, free_port, wait_until
 
-PATIENCE = 300.0
 BATCH = 4
 
 
@@ -39,26 +37,12 @@ def _need(*packages: str) -> None:
             )
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def _ask(url: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         text = answer.read().decode()
     return json.loads(text) if text.startswith("{") else text
-
-
-def _wait_until(true: Callable[[], bool], server: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert server.poll() is None, f"the server ended with status {server.returncode}"
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -137,7 +121,7 @@ def test_fastapi_serves_through_an_update(
 ) -> None:
     _need("fastapi", "uvicorn", "prometheus_client")
     # GIVEN the server as its text says, with two workers
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["-m", "uvicorn", "--app-dir", "docs/examples", "fastapi_server:app"]
     command += ["--workers", "2", "--port", str(port)]
@@ -154,18 +138,18 @@ def test_fastapi_serves_through_an_update(
         return answers[tuple(_ask(f"{url}/predict", body)["outputs"]["score"])]
 
     try:
-        _wait_until(lambda: version() == 1, server)
+        wait_until(lambda: version() == 1, server)
         # WHEN the model changes under load
         with Load(predict) as load:
-            _wait_until(lambda: len(load.answers) > 20, server)
+            wait_until(lambda: len(load.answers) > 20, server)
             shutil.copytree(places.models / "exact" / "2", base / "2")
             # Both workers, whichever answers.
-            _wait_until(lambda: load.answers[-50:] == [2] * 50, server)
+            wait_until(lambda: load.answers[-50:] == [2] * 50, server)
         # THEN no request failed, and every answer was one version's
         assert load.failures == []
         assert set(load.answers) == {1, 2}
         loads = f'tf_model_pool_model_loads_total{{model="{base}"}} 2.0'
-        _wait_until(lambda: loads in _ask(f"{url}/metrics"), server)
+        wait_until(lambda: loads in _ask(f"{url}/metrics"), server)
         text = _ask(f"{url}/metrics")
         assert "tf_model_pool_pool_bytes_in_use{" in text
         for wrong, word in (
@@ -217,7 +201,7 @@ ray.shutdown()
 """
 
     def __init__(self, repository: Path, base: Path, log: Path) -> None:
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         examples = str(repository / "docs/examples")
         self.log = log
@@ -276,7 +260,7 @@ def test_ray_serve_answers_every_request_through_both_kinds_of_update(
         def settle_on(version: int) -> set[str]:
             """Waits until only this version answers; the replicas that do."""
             wanted = [version] * 100
-            _wait_until(lambda: [v for v, _ in load.answers[-100:]] == wanted, ray_serve.process)
+            wait_until(lambda: [v for v, _ in load.answers[-100:]] == wanted, ray_serve.process)
             return {replica for _, replica in load.answers[-100:]}
 
         old = settle_on(1)
@@ -286,7 +270,7 @@ def test_ray_serve_answers_every_request_through_both_kinds_of_update(
         # AND the replicas are replaced one by one
         ray_serve.order("roll")
         count = len(load.answers)
-        _wait_until(lambda: len(load.answers) > count + 100, ray_serve.process)
+        wait_until(lambda: len(load.answers) > count + 100, ray_serve.process)
         new = settle_on(2)
         assert not new & old
         # AND once more, by ones that go back to the old version

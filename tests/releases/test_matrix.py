@@ -57,17 +57,19 @@ def write_result(path: Path, result: matrix.Result) -> str:
 def test_results_are_recorded_once_and_shown_newest_first(checkout: Path) -> None:
     # GIVEN a result, then a newer one of the same wheel, and one of an older release
     older = dataclasses.replace(SAMPLE, version="2.9.0", tests=None, gate=None, binding="c")
+    candidate = dataclasses.replace(SAMPLE, version="2.20.0rc1")
     again = dataclasses.replace(SAMPLE, date="2026-02-03", selection="onednn")
-    for number, result in enumerate((older, SAMPLE, again)):
+    for number, result in enumerate((older, SAMPLE, candidate, again)):
         path = write_result(checkout / f"{number}.json", result)
         # WHEN
         assert matrix.main(["record", path], root=checkout) == 0
     # THEN
-    assert matrix.read_results(checkout / matrix.RECORDED) == [again, older]
+    assert matrix.read_results(checkout / matrix.RECORDED) == [again, candidate, older]
     rows = [line for line in (checkout / matrix.PAGE).read_text().splitlines() if "2." in line]
-    assert "| 2.20.0 | tensorflow-cpu | cp311 | native module | 250.0 | +1.0 |" in rows[0]
+    assert "| 2.20.0 | tensorflow-cpu | x86_64 | cp311 | native module | 250.0 | +1.0 |" in rows[0]
     assert rows[0].endswith("| `onednn` | 100, 0, 1 | passed | 2026-02-03 |")
-    assert rows[1].endswith(
+    assert rows[1].startswith("| 2.20.0rc1 |")
+    assert rows[2].endswith(
         "| C interface | 250.0 | +1.0 | none | not run | not run | 2026-01-02 |"
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import chain
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
+from tf_model_pool import api
 from tf_model_pool_build import architecture
 from tf_model_pool_build.architecture import Binding
 from tf_model_pool_build.errors import CheckoutError
@@ -21,9 +23,37 @@ ROOT = Path(__file__).resolve().parents[2]
 RELEASES = [pytest.param(release, id=release.version) for release in releases.RELEASES]
 
 
-def test_versions_are_known_once_and_the_newest_is_the_default() -> None:
-    versions = [tuple(map(int, r.version.split("."))) for r in releases.RELEASES]
-    assert versions == sorted(set(versions), reverse=True)
+def test_versions_are_known_once_and_the_newest_final_one_is_the_default() -> None:
+    versions = [r.version for r in releases.RELEASES]
+    assert versions == sorted(set(versions), key=releases.version_key, reverse=True)
+    finals = [r for r in releases.RELEASES if r.is_final]
+    assert finals[0] == releases.DEFAULT
+
+
+def test_a_candidate_is_older_than_its_release_and_newer_than_the_one_before() -> None:
+    ordered = ["2.9.1", "2.22.0rc0", "2.22.0rc1", "2.22.0rc10", "2.22.0", "2.22.1"]
+    newest_first = ordered[::-1]
+    assert sorted(newest_first, key=releases.version_key) == ordered
+
+
+def test_a_candidate_is_named_as_tensorflow_and_as_the_index_write_it() -> None:
+    said = {r.version: (r.own_version, r.is_final) for r in releases.RELEASES}
+    assert said["2.22.0rc0"] == ("2.22.0-rc0", False)
+    assert said["2.21.0"] == ("2.21.0", True)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_library_of_a_release_is_refused_in_every_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: releases.Release
+) -> None:
+    (tmp_path / "build_info.json").write_text(json.dumps({"tensorflow_version": release.version}))
+    monkeypatch.setattr(api, "_PACKAGE_DIR", tmp_path)
+    accepted = [
+        there.version
+        for there in releases.RELEASES
+        if api.refusal(api.TensorFlowLocation(tmp_path, "tensorflow-cpu", there.version)) is None
+    ]
+    assert accepted == [release.version]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -88,18 +118,18 @@ def test_symbols_tell_which_library_has_them(release: releases.Release) -> None:
 
 def test_every_known_serving_tag_and_release_has_a_series(repository: Path) -> None:
     wanted = {releases.minor_of(pin.tensorflow) for pin in releases.SERVING_PINS}
-    wanted |= {releases.minor_of(source.version) for source in releases.TENSORFLOW_SOURCES}
+    wanted |= {releases.minor_of(release.version) for release in releases.RELEASES}
     assert {f"v{minor}" for minor in wanted} == {
         path.parent.name for path in repository.glob("patches/*/series")
     }
 
 
-@pytest.mark.parametrize("version", ["2.20.0", "v2.20.0", "2.20", "v2.20"])
+@pytest.mark.parametrize("version", ["2.20.0", "v2.20.0", "2.20", "v2.20", "2.20.0rc1"])
 def test_versions_are_read_as_people_write_them(version: str) -> None:
     assert releases.minor_of(version) == "2.20"
 
 
-@pytest.mark.parametrize("version", ["", "2", "master", "2.20.0-rc1", "../v2.20"])
+@pytest.mark.parametrize("version", ["", "2", "master", "2.20.0-rc1", "2.20rc1", "../v2.20"])
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(CheckoutError, match="is not a version of TensorFlow"):
         releases.minor_of(version)

@@ -226,6 +226,7 @@ def add_library_for_untouched_tensorflow(
     monkeypatch: pytest.MonkeyPatch, package_dir: Path, *, preloaded: bool
 ) -> None:
     (package_dir / "libtf_model_pool.so").write_bytes(b"")
+    (package_dir / "build_info.json").write_text('{"tensorflow_version": "2.21.0"}')
     (package_dir / f"_native{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"")
     monkeypatch.setattr(api, "preloaded", lambda: preloaded)
 
@@ -249,6 +250,21 @@ def test_an_untouched_tensorflow_with_the_library_preloaded_misses_nothing(
     locate(monkeypatch, api.TensorFlowLocation(package, "tensorflow-cpu", "2.21.0"))
     add_library_for_untouched_tensorflow(monkeypatch, package_dir, preloaded=True)
     assert api.missing_parts() is None
+
+
+@pytest.mark.parametrize("preloaded", [False, True])
+def test_the_library_of_another_release_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, package_dir: Path, tmp_path: Path, preloaded: bool
+) -> None:
+    # GIVEN a TensorFlow that was updated under the library for an untouched one
+    package = install_tensorflow(tmp_path, patched=False)
+    locate(monkeypatch, api.TensorFlowLocation(package, "tensorflow-cpu", "2.22.0rc0"))
+    add_library_for_untouched_tensorflow(monkeypatch, package_dir, preloaded=preloaded)
+    # THEN the binding, which would load it, is not imported
+    reason = api.inactive_reason()
+    assert reason is not None
+    assert "TensorFlow 2.22.0rc0" in reason
+    assert "is not the TensorFlow 2.21.0 that this library was made for" in reason
 
 
 def test_this_process_was_not_started_with_the_library() -> None:

@@ -32,3 +32,25 @@ def test_an_unknown_stage_is_named_behind_the_help(repository: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("usage: ./build.sh [STAGE]")
     assert done.stderr.endswith("error: unknown stage: nothing\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("wheel --fast", "error: wheel takes no arguments, got: --fast\n"),
+        ("pool-tests A* B*", "error: pool-tests takes one filter, got: A* B*\n"),
+    ],
+)
+def test_arguments_that_a_stage_does_not_take_are_named(
+    repository: Path, arguments: str, said: str
+) -> None:
+    done = run(repository, *arguments.split())
+    assert done.returncode == 1
+    assert done.stderr == said
+
+
+def test_tests_that_do_not_exist_are_named_before_a_wheel_is_made(repository: Path) -> None:
+    done = run(repository, "test", "tests/unit", "tests/nosuch/test_it.py::test_it")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: tests/nosuch/test_it.py::test_it does not exist; ")
+    assert "unit/" in done.stderr

@@ -67,6 +67,27 @@ def _hot(base: Path, **options: Any) -> HotModel:
     return HotModel(base, **{"poll_seconds": 0.01, "loader": FakeLoader(), **options})
 
 
+def test_ctrl_c_while_it_starts_leaves_no_thread(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN Ctrl-C while the constructor waits for its thread to begin
+    start, begun = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        begun.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    # WHEN nobody gets the object that could be closed, and the traceback keeps it
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _hot(base)
+    # THEN
+    (thread,) = begun
+    assert not thread.is_alive()
+    assert caught.tb is not None
+
+
 def test_a_call_goes_to_the_version_that_serves(base: Path) -> None:
     write_version(base, 3)
     with _hot(base) as hot:

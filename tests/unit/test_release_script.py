@@ -37,8 +37,9 @@ def test_help_names_every_option() -> None:
     [
         ((), "expected a TensorFlow version such as 2.20.0, got 'nothing'"),
         (("latest",), "got 'latest'"),
+        (("2.22.0-rc0",), "got '2.22.0-rc0'"),
         (("2.20.0", "2.21.0"), "two versions, 2.20.0 and 2.21.0"),
-        (("2.3.0",), "TensorFlow 2.3.0 is not supported; supported: 2.21.0, "),
+        (("2.3.0",), "TensorFlow 2.3.0 is not supported; supported: 2.22.0rc0, 2.21.0, "),
         (("--package", "torch", "2.21.0"), "no released wheel is known of torch 2.21.0"),
         (("--arch", "riscv64", "2.21.0"), "of TensorFlow 2.21.0 for cp3\\d+ on riscv64; known: "),
         (("--fast", "2.20.0"), "unknown option --fast"),

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,11 @@ if(TF_MODEL_POOL_PRELOAD)
 endif()
 """
 ALONE = "-nodefaultlibs -lc"
+#: Of the release that a variable names.
+ANY_VERSION = """
+extern "C" char* getenv(const char*);
+extern "C" const char* TF_Version() { return getenv("%s"); }
+"""
 TF_VERSION = 'extern "C" const char* TF_Version() { return "%s"; }\n'
 
 #: What the stand-in's functions answer: TensorFlow's own, and ours.
@@ -110,11 +115,13 @@ class Installed(NamedTuple):
         return ask(self.tensorflow, str(self.package / PRELOAD))
 
 
-def ask(tensorflow: Path, preload: str) -> tuple[dict[str, int], str]:
+def ask(
+    tensorflow: Path, preload: str, environment: Mapping[str, str] | None = None
+) -> tuple[dict[str, int], str]:
     """The functions' answers in a process with `preload`, and its standard error."""
     done = subprocess.run(
         [sys.executable, "-c", ASK, str(tensorflow)],
-        env={**os.environ, "LD_PRELOAD": preload},
+        env={**os.environ, "LD_PRELOAD": preload, **(environment or {})},
         capture_output=True,
         text=True,
         check=True,
@@ -123,13 +130,13 @@ def ask(tensorflow: Path, preload: str) -> tuple[dict[str, int], str]:
     return answers, done.stderr
 
 
-def make_tensorflow(directory: Path, version: str) -> Path:
+def make_tensorflow(directory: Path, version: str, code: str = TF_VERSION) -> Path:
     """Libraries as TensorFlow's, which say that they are of `version`."""
     fake_release.compile_shared(
         fake_release.FRAMEWORK_SOURCE, directory / "libtensorflow_framework.so.2"
     )
     fake_release.compile_shared(
-        fake_release.CC_SOURCE + TF_VERSION % version,
+        fake_release.CC_SOURCE + code % version,
         directory / "libtensorflow_cc.so.2",
         ["-Wl,--default-symver"],
     )
@@ -270,6 +277,50 @@ def test_another_version_of_tensorflow_runs_its_own_functions(
         "tf_model_pool: the preloaded library is for TensorFlow 9.9.0, and this is TensorFlow "
         "9.8.1; it leaves this process as it is\n"
     )
+
+
+def test_a_candidate_is_known_by_the_name_that_tensorflow_has_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fake_release, "VERSION", "9.9.0rc1")
+    members = fake_release.default_members(tmp_path / "libraries")
+    candidate = fake_release.write_wheel(tmp_path / "released", members)
+    wheel = run_build(candidate, write_project(tmp_path / "project"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    preload = tmp_path / "site" / "tf_model_pool" / PRELOAD
+    assert ask(make_tensorflow(tmp_path / "candidate", "9.9.0-rc1"), str(preload)) == (OURS, "")
+    assert ask(make_tensorflow(tmp_path / "final", "9.9.0"), str(preload))[0] == ORIGINAL
+
+
+@pytest.fixture(scope="module")
+def any_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tensorflow(tmp_path_factory.mktemp("any"), "SAID", ANY_VERSION)
+
+
+@pytest.mark.parametrize("release", releases.RELEASES, ids=lambda release: release.version)
+def test_the_library_of_a_release_leaves_every_other_its_own_functions(
+    installed: Installed, any_tensorflow: Path, release: releases.Release
+) -> None:
+    # GIVEN the library that is preloaded, compiled for a release
+    info = json.loads((installed.package / "build_info.json").read_text())
+    symbols = {entry["name"]: entry["symbol"] for entry in info["replaced_functions"]}
+    definitions = {"TENSORFLOW_VERSION": release.own_version}
+    for hook, function in releases.HOOKS.items():
+        definitions[f"{hook}_SYMBOL"] = symbols.get(function.name, "")
+    fake_release.compile_shared(
+        (ROOT / "tf_allocator/binary/preload.cc").read_text(),
+        installed.package / PRELOAD,
+        [f"-I{ROOT}", *(f'-DTF_MODEL_POOL_{k}="{v}"' for k, v in definitions.items())],
+    )
+    # THEN its functions are called in that release alone
+    served = [
+        there.version
+        for there in releases.RELEASES
+        if ask(any_tensorflow, str(installed.package / PRELOAD), {"SAID": there.own_version})[0]
+        == OURS
+    ]
+    assert served == [release.version]
 
 
 def test_a_missing_library_leaves_tensorflow_its_own_functions(installed: Installed) -> None:

@@ -125,7 +125,7 @@ def test_replaced_functions_are_undefined_in_tensorflow_and_defined_in_ours(
     replaced = build_info["replaced_functions"]
     release = releases.find_release(build_info["tensorflow_version"])
     machine = architecture.of_platform(build_info["platform_tag"]).name
-    expected = release.functions_on.get(machine, release.functions)
+    expected = release.functions_for(machine)
     assert {function["name"] for function in replaced} == {f.name for f in expected}
     for function in replaced:
         assert ours.defines(function["symbol"])

@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/pool/model_identity.h"
 
 namespace tensorflow {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <mutex>
 
-#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/pool/at_fork.h"
 
 namespace tf_model_pool {
 namespace {

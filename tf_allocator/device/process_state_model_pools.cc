@@ -4,8 +4,6 @@
 // function's static, not a data member: the class keeps the size that released
 // binaries know.
 
-#include <pthread.h>
-
 #include <array>
 #include <atomic>
 #include <memory>
@@ -21,6 +19,7 @@
 #include "tf_allocator/device/model_pool_allocator.h"
 #include "tf_allocator/device/process_pools.h"
 #include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/pool/memory_headroom.h"
 #include "tf_allocator/pool/model_identity.h"
 #include "tf_allocator/pool/pool_registry.h"
@@ -121,9 +120,9 @@ ModelPoolsOfProcess* MakePools(const Settings& settings) {
                                        std::move(on_free));
   process_pools.store(made, std::memory_order_release);
   RegisterModelPoolMetrics(made->registry());
-  pthread_atfork([] { process_pools.load()->BeforeFork(); },
-                 [] { process_pools.load()->AfterFork(/*in_child=*/false); },
-                 [] { process_pools.load()->AfterFork(/*in_child=*/true); });
+  tf_model_pool::AtFork([made] { made->BeforeFork(); },
+                        [made] { made->AfterFork(/*in_child=*/false); },
+                        [made] { made->AfterFork(/*in_child=*/true); });
   return made;
 }
 

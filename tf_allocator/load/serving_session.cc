@@ -21,7 +21,7 @@
 #include "tf_allocator/load/run_kinds.h"
 #include "tf_allocator/load/session_model.h"
 #include "tf_allocator/load/unload_thread.h"
-#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/pool/model_identity.h"
 #include "tf_allocator/sched/load_thread.h"
 

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -14,10 +15,15 @@
 #include <thread>
 #include <utility>
 
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/sched/load_thread.h"
 
 namespace tf_model_pool {
 namespace {
+
+// A fork waits for sessions that end, as they do on the caller's thread without
+// us, but not for ever: one may need what the thread that forks holds.
+constexpr std::chrono::seconds kForkWaits(2);
 
 class UnloadThread {
  public:
@@ -25,11 +31,12 @@ class UnloadThread {
     // Never destroyed: its thread runs as long as the process.
     static UnloadThread* const made = [] {
       auto* thread = new UnloadThread;
-      static UnloadThread* at_fork = thread;
-      pthread_atfork([] { at_fork->mu_.lock(); }, [] { at_fork->mu_.unlock(); },
-                     [] { at_fork->BeginChild(); });
+      WaitBeforeFork([thread] { thread->WaitFor(kForkWaits); });
+      AtFork([thread] { thread->mu_.lock(); },
+             [thread] { thread->mu_.unlock(); },
+             [thread] { thread->BeginChild(); });
       // No session may outlive what it uses.
-      std::atexit([] { at_fork->End(); });
+      std::atexit([] { OfProcess().End(); });
       return thread;
     }();
     return *made;
@@ -56,7 +63,7 @@ class UnloadThread {
   void Wait() {
     std::unique_lock<std::mutex> lock(mu_);
     const uint64_t until = added_;
-    changed_.wait(lock, [&] { return done_ >= until || on_this_thread_; });
+    changed_.wait(lock, [&] { return Done(until); });
   }
 
   // The process ends: what static destructors drop ends on their thread.
@@ -69,8 +76,17 @@ class UnloadThread {
   }
 
  private:
-  // In a forked process, which has the calling thread alone. The work stays with
-  // the parent: not even destroyed, as sessions join threads when they end.
+  bool Done(uint64_t until) const { return done_ >= until || on_this_thread_; }
+
+  void WaitFor(std::chrono::seconds at_most) {
+    std::unique_lock<std::mutex> lock(mu_);
+    const uint64_t until = added_;
+    changed_.wait_for(lock, at_most, [&] { return Done(until); });
+  }
+
+  // In a forked process, which has the calling thread alone. Work that was not
+  // done in time stays with the parent: not even destroyed, as sessions join
+  // threads when they end.
   void BeginChild() {
     new (&queue_) std::deque<std::function<void()>>;
     done_ = added_;

@@ -3,7 +3,6 @@
 #include "tf_allocator/load/unload_thread.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <functional>
@@ -13,10 +12,21 @@
 #include <utility>
 #include <vector>
 
+#include "tf_allocator/pool/at_fork.h"
+#include "tf_allocator/pool/testing/child.h"
 #include "tf_allocator/sched/load_thread.h"
 
 namespace tf_model_pool {
 namespace {
+
+// Called before what the unload thread waits for, which is registered later.
+std::function<void()> when_a_fork_begins;
+const bool registered = [] {
+  WaitBeforeFork([] {
+    if (when_a_fork_begins) when_a_fork_begins();
+  });
+  return true;
+}();
 
 // Work that is at its start until `go`.
 std::function<void()> WaitingFor(std::promise<void>* go) {
@@ -52,6 +62,23 @@ TEST(UnloadThreadTest, WorkMayWaitForUnloads) {
   EXPECT_TRUE(done);
 }
 
+// The child would find taken what the thread has locked in TensorFlow.
+TEST(UnloadThreadTest, AForkWaitsForWork) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
+#endif
+  NoteServing();
+  std::promise<void> go;
+  bool done = false;
+  RunOnUnloadThread([wait = WaitingFor(&go), &done] {
+    wait();
+    done = true;
+  });
+  when_a_fork_begins = [&go] { go.set_value(); };
+  EXPECT_EQ(StatusOfChild([&done] { return done; }), 0);
+  when_a_fork_begins = nullptr;
+}
+
 // A session joins its threads when it ends, and the child does not have them.
 TEST(UnloadThreadTest, AForkedChildEndsNothingOfItsParent) {
 #ifdef __SANITIZE_THREAD__
@@ -65,18 +92,15 @@ TEST(UnloadThreadTest, AForkedChildEndsNothingOfItsParent) {
     if (getpid() != parent) _exit(2);
   });
   RunOnUnloadThread([last = std::move(session)]() mutable { last.reset(); });
-  const pid_t child = fork();
-  if (child == 0) {
+  const int status = StatusOfChild([] {
     bool done = false;
     RunOnUnloadThread([&done] { done = true; });
     WaitForUnloads();
-    _exit(done ? 0 : 1);
-  }
+    return done;
+  });
+  EXPECT_EQ(status, 0);
   go.set_value();
   WaitForUnloads();
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 
 #include "gtest/gtest.h"
 #include "tf_allocator/pool/control_group.h"
+#include "tf_allocator/pool/testing/child.h"
 
 namespace tf_model_pool {
 namespace {
@@ -185,15 +186,6 @@ TEST(MappedMemoryPrefaultTest, LargePartsAreFaultedInToTheirEnd) {
   ASSERT_TRUE(memory.Commit(range, kBytes));
   EXPECT_EQ(ResidentPages(range, kBytes), kBytes / PageSize());
   memory.Unreserve(range, kBytes);
-}
-
-// Returns how a child ended, as waitpid() says.
-int StatusOfChild(const std::function<bool()>& child) {
-  const pid_t pid = fork();
-  if (pid == 0) _exit(child() ? 0 : 1);
-  int status = -1;
-  EXPECT_EQ(waitpid(pid, &status, 0), pid);
-  return status;
 }
 
 TEST_P(MappedMemoryTest, OfferedMemoryStaysUsable) {

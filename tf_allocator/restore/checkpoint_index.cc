@@ -2,8 +2,6 @@
 
 #include "tf_allocator/restore/checkpoint_index.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -20,6 +18,7 @@
 #include "tensorflow/core/platform/env.h"
 #include "tensorflow/core/protobuf/tensor_bundle.pb.h"
 #include "tensorflow/core/util/tensor_bundle/tensor_bundle.h"
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/restore/checkpoint_size.h"
 
 namespace tensorflow {
@@ -176,7 +175,7 @@ alignas(Recent) char storage[sizeof(Recent)];
 Recent* TheRecent() {
   static Recent* const recent = [] {
     // The child has none of the threads that may hold a lock here, or read.
-    pthread_atfork(nullptr, nullptr, [] { new (storage) Recent; });
+    tf_model_pool::AtFork({}, {}, [] { new (storage) Recent; });
     return new (storage) Recent;
   }();
   return recent;

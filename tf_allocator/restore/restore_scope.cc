@@ -16,7 +16,7 @@
 #include "tf_allocator/device/device_model.h"
 #include "tf_allocator/device/process_pools.h"
 #include "tf_allocator/device/process_settings.h"
-#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/restore/checkpoint_index.h"
 #include "tf_allocator/restore/checkpoint_size.h"
 

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "tf_allocator/device/process_settings.h"
+#include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/sched/cpu_share.h"
 
 namespace tf_model_pool {
@@ -132,9 +133,8 @@ class Pacer {
     // Never destroyed: its thread runs as long as the process.
     static Pacer* const pacer = [] {
       auto* made = new Pacer;
-      static Pacer* at_fork = made;
-      pthread_atfork([] { at_fork->mu_.lock(); }, [] { at_fork->mu_.unlock(); },
-                     [] { at_fork->BeginChild(); });
+      AtFork([made] { made->mu_.lock(); }, [made] { made->mu_.unlock(); },
+             [made] { made->BeginChild(); });
       return made;
     }();
     return *pacer;

@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +25,7 @@
 
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/device/settings.h"
+#include "tf_allocator/pool/testing/child.h"
 
 namespace tf_model_pool {
 namespace {
@@ -250,18 +250,15 @@ TEST_F(LoadThreadTest, AForkedChildLoadsAsItsParentDoes) {
   NoteServing();
   const GiveWay give_way;
   UseCpuNs(10 * kMs);
-  const pid_t child = fork();
-  if (child == 0) {
+  const int status = StatusOfChild([] {
     bool paused = false;
     std::thread([&] {
       const GiveWay give_way;
       paused = SleepsInWork() > 20;
     }).join();
-    _exit(paused ? 0 : 1);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    return paused;
+  });
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ from tf_model_pool.errors import ModelPoolError
 from tf_model_pool.files import write_text
 from tf_model_pool_build import architecture, project
 from tf_model_pool_build.errors import BuildError
+from tf_model_pool_build.releases import releases
 
 RECORDED = Path("docs/releases.json")
 PAGE = Path("docs/releases.md")
@@ -87,8 +88,9 @@ class Result:
     @property
     def key(self) -> tuple[tuple[str, str], tuple[int, ...], tuple[int, ...]]:
         """What is recorded once, and its place in the table."""
-        version = tuple(-int(part) for part in self.version.split("."))
-        return (self.package, self.machine), version, (int(self.python_tag[2:3]), int(self.python_tag[3:]))
+        version = tuple(-part for part in releases.version_key(self.version))
+        python = (int(self.python_tag[2:3]), int(self.python_tag[3:]))
+        return (self.package, self.machine), version, python
 
 
 def _sha256(path: Path) -> str:

@@ -186,7 +186,7 @@ class Release:
     """What all wheels of one TensorFlow version have in common.
 
     Attributes:
-        version: TensorFlow's version.
+        version: of the wheels, as the package index writes it: `2.21.0`, or `2.22.0rc0`.
         patches: directory under patches/.
         compile_flags: what fixes TensorFlow's ABI; `tf.sysconfig.get_compile_flags()` of the
             release, without the include directory and the language standard.
@@ -207,6 +207,20 @@ class Release:
     )
     source: TensorFlowSource | None = None
     serving: tuple[ServingPin, ...] = ()
+
+    def functions_for(self, machine: str) -> tuple[ReplacedFunction, ...]:
+        """What is replaced in the wheels for `machine`, e.g. `x86_64`."""
+        return self.functions_on.get(machine, self.functions)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is no pre-release."""
+        return "rc" not in self.version
+
+    @property
+    def own_version(self) -> str:
+        """What TensorFlow itself says (`TF_Version`): `2.22.0-rc0` for the wheel's `2.22.0rc0`."""
+        return self.version.replace("rc", "-rc")
 
 
 _TO_311 = ("3.9", "3.10", "3.11")
@@ -236,6 +250,40 @@ def _wheels(
 
 
 RELEASES: tuple[Release, ...] = (
+    Release(
+        version="2.22.0rc0",
+        patches="v2.22",
+        compile_flags=_CXX11_ABI,
+        wheels=_wheels(
+            "2.22.0rc0",
+            _MANYLINUX_2_27,
+            {
+                "tensorflow-cpu": {
+                    "cp310": "a5855cf464e0490df57a8c86f9e02e9fd520d09e4c2a4ebc934106fd87efee1d",
+                    "cp311": "9ae0b6e770cc6a60dfd52d86b4737e78ed8858719994c742a9e3fc7999a5e2ee",
+                    "cp312": "ebe26dfeca9fa0d80509515a01bf629c15b4a3764799943847f698164af9e787",
+                    "cp313": "8fc8f18860cb2129718637c85d14e53c2fe45a4fb5f7ede68c6445016b66a375",
+                    "cp314": "68852f58f872a599db05479a47ac642b65b9ac3a37119a5fd63be30f7c98be25",
+                },
+                "tensorflow": {
+                    "cp310": "f3667f4f5d26c71e3e773b9cbca03443091b2b65c31e0ecb6c4e750a7d300299",
+                    "cp311": "b5bf07b0c7b834eb3dfe35aacb94a1b03b1b6e1a54a18bcb562b0512f2e26e09",
+                    "cp312": "525b0ed004a1e1373a329e84aca8329c89556e89731da7ba9f4d5025b2d6ad22",
+                    "cp313": "c3910219e57acf584437376433e020e6f662c0de1c9862819f62b863e2149da8",
+                    "cp314": "ce5a28251457053a01e6d9acba03452257b7da01105d98ad16718700fe445deb",
+                },
+            },
+            aarch64={
+                "tensorflow": {
+                    "cp310": "80696722effe8be39831612fbfbe2821e56bfcdbe775341aa61b716cdaf595aa",
+                    "cp311": "3faf349bb14e71473f1ee87d081b973892ccfce0268aed12ce133767a5edbc0c",
+                    "cp312": "f9875aebca660496ee7a3cfa058a2a741dcd3eccb9d88a1afdeb551d2109092a",
+                    "cp313": "1c9f5f845ff306372828bf081a7367a771cbd6cb9d0ae1350bf3463fb2c849a5",
+                    "cp314": "1ec9395ba9fa69a03deba4f30db3b923eb8c8e8797dbef520ec732020b98e35c",
+                },
+            },
+        ),
+    ),
     Release(
         version="2.21.0",
         patches="v2.21",
@@ -536,6 +584,8 @@ RELEASES: tuple[Release, ...] = (
 )
 
 
+#: What is built if nobody says which.
+DEFAULT = next(release for release in RELEASES if release.is_final)
 TENSORFLOW_SOURCES = tuple(one.source for one in RELEASES if one.source is not None)
 SERVING_PINS = tuple(pin for one in RELEASES for pin in one.serving)
 
@@ -573,9 +623,15 @@ def find_wheel(
     )
 
 
+def version_key(version: str) -> tuple[int, ...]:
+    """Sorts versions by age: `2.21.0`, `2.22.0rc0`, `2.22.0`. Raises `ValueError`."""
+    final, _, candidate = version.partition("rc")
+    return (*map(int, final.split(".")), *((0, int(candidate)) if candidate else (1, 0)))
+
+
 def minor_of(version: str) -> str:
-    """`2.20` for `2.20.0` or `v2.20.0`. Raises `CheckoutError` for anything else."""
-    match = re.fullmatch(r"v?(\d+\.\d+)(?:\.\d+)?", version)
+    """`2.20` for `2.20.0`, `v2.20.0` or `2.20.0rc0`. Raises `CheckoutError` for anything else."""
+    match = re.fullmatch(r"v?(\d+\.\d+)(?:\.\d+(?:rc\d+)?)?", version)
     if not match:
         raise CheckoutError(f"{version!r} is not a version of TensorFlow; expected e.g. 2.20.0")
     return match[1]

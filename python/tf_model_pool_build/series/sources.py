@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ NAME = "sources.json"
 DOCUMENT = "docs/patches.md"
 _BEGIN = "<!-- ./build.sh patches sources --write -->\n"
 _END = "<!-- end -->"
+#: Of a line of the documents.
+_WIDTH = 120
 
 
 def read(patches: Path) -> dict[str, Any]:
@@ -63,7 +66,15 @@ def table(patches: Path) -> str:
             for origin, names in sorted(by_origin.items())
         )
         lines.append(f"| {release} | {made_from} | {entry.get('verified') or 'not run'} |")
-    lines += ["", *(f"- {o['short']}: {o['what']}" for _, o in sorted(record["origins"].items()))]
+    lines.append("")
+    for _, origin in sorted(record["origins"].items()):
+        lines += textwrap.wrap(
+            f"- {origin['short']}: {origin['what']}",
+            _WIDTH,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return "\n".join(lines) + "\n"
 
 

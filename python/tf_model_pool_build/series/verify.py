@@ -129,7 +129,10 @@ def verify(request: Request, progress: Progress) -> Path:
         base = released.fetch(request.wheel, request.project / ".build" / "cache")
         with progress.stage(f"install {base.name}"):
             stock = _environment(place / "stock", base, packages)
-    tests = (request.project / "tests/integration", *selection(request.arguments))
+    tests: tuple[str | Path, ...] = (
+        request.project / "tests/integration",
+        *selection(request.arguments),
+    )
     _run(
         (python, "-m", "pytest", *tests),
         PATCHED_WHEEL=str(wheel),

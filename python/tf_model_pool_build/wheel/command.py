@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tf_model_pool_build import project as own
 from tf_model_pool_build.architecture import ARCHITECTURES
-from tf_model_pool_build.releases.releases import PACKAGES, RELEASES
+from tf_model_pool_build.releases.releases import DEFAULT, PACKAGES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--wheel", type=Path, metavar="FILE", help="a released wheel")
     which.add_argument(
         "--tensorflow-version",
-        default=RELEASES[0].version,
+        default=DEFAULT.version,
         metavar="V",
         help="download the wheel of this version (default: %(default)s)",
     )

@@ -19,7 +19,7 @@ from tf_model_pool import files
 from tf_model_pool._version import __version__
 from tf_model_pool_build.errors import BuildError
 from tf_model_pool_build.progress import Progress
-from tf_model_pool_build.releases.releases import INCLUDE, ReplacedFunction
+from tf_model_pool_build.releases.releases import INCLUDE
 from tf_model_pool_build.series import listing
 from tf_model_pool_build.wheel import (
     archive,
@@ -70,8 +70,7 @@ def build(request: builder.Request, progress: Progress) -> Path:
         ):
             info = json.loads(archive_in.read(digest.BUILD_INFO))
             project = digest.snapshot(request.project, work / "project")
-            functions = request.wheel.functions
-            preload = _compile(project, work, toolchain, info, functions)
+            preload = _compile(project, work, toolchain, info, request.wheel)
             series = listing.read(project / "patches", request.wheel.release.patches)
             changes = headers.header_changes(series.changes)
             changed = {name for change in changes for name in change.files}
@@ -88,14 +87,14 @@ def _compile(
     work: Path,
     toolchain: tools.Toolchain,
     info: Mapping[str, Any],
-    functions: Iterable[ReplacedFunction],
+    wheel: source.Input,
 ) -> Path:
     symbols = {f["name"]: f["symbol"] for f in info["replaced_functions"]}
-    names = {function.hook: function.name for function in functions}
+    names = {function.hook: function.name for function in wheel.functions}
     if missing := sorted(set(names.values()) - symbols.keys()):
         raise BuildError(f"the patched wheel replaces no {', '.join(missing)}")
     definitions = {f"TF_MODEL_POOL_{hook}_SYMBOL": symbols[name] for hook, name in names.items()}
-    definitions["TF_MODEL_POOL_TENSORFLOW_VERSION"] = info["tensorflow_version"]
+    definitions["TF_MODEL_POOL_TENSORFLOW_VERSION"] = wheel.release.own_version
     library = compiling.compile_preload(project, work, toolchain, definitions)
     check_preload(library)
     return library

@@ -61,7 +61,7 @@ class Input:
     @property
     def functions(self) -> tuple[releases.ReplacedFunction, ...]:
         """What is replaced in it."""
-        return self.release.functions_on.get(self.architecture.name, self.release.functions)
+        return self.release.functions_for(self.architecture.name)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "tf_allocator/pool/fork_safe_mutex.h"
+#include "tf_allocator/pool/at_fork.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
+#include <string>
 #include <thread>
+
+#include "tf_allocator/pool/testing/child.h"
 
 namespace tf_model_pool {
 namespace {
+
+TEST(AtForkTest, WhatIsWaitedForComesBeforeAnyLock) {
+  static std::string* const order = [] {
+    static auto* const made = new std::string;
+    AtFork([] { *made += "lock "; }, [] { *made += "parent "; },
+           [] { *made += "child "; });
+    WaitBeforeFork([] { *made += "wait "; });
+    AtFork({}, {}, {});
+    return made;
+  }();
+  order->clear();
+  EXPECT_EQ(StatusOfChild([] { return *order == "wait lock child "; }), 0);
+  EXPECT_EQ(*order, "wait lock parent ");
+}
 
 TEST(ForkSafeMutexTest, AChildNeverFindsItTaken) {
 #ifdef __SANITIZE_THREAD__
@@ -24,11 +39,7 @@ TEST(ForkSafeMutexTest, AChildNeverFindsItTaken) {
   });
   int taken = 0;
   for (int i = 0; i < 200; ++i) {
-    const pid_t child = fork();
-    if (child == 0) _exit(mutex->try_lock() ? 0 : 1);
-    int status = -1;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    if (status != 0) ++taken;
+    if (StatusOfChild([] { return mutex->try_lock(); }) != 0) ++taken;
   }
   done = true;
   holder.join();
