@@ -25,8 +25,9 @@ status 0 only if all of it passed. BENCH-ARGUMENTS go to `python -m tf_model_poo
   --package NAME      distribution to start from (the first that there is of tensorflow-cpu,
                       tensorflow-cpu-aws and tensorflow)
   --arch NAME         x86_64 or aarch64 (this machine's). For another than this machine's the wheel
-                      is cross-built, its libraries are read, and its C++ driver runs under
-                      qemu-user, patched and preloaded; there is no benchmark
+                      is cross-built and its libraries are read; under qemu-user its C++ driver
+                      runs, patched and preloaded, and for cp311 it is imported and the tests of
+                      EXPRESSION run (isolation.Eager-onednn). There is no benchmark
   --wheel FILE        a patched wheel of VERSION that is there, in place of building one
   --output DIR        where the results go (.build/ci/VERSION)
   --build-only        stop when the wheel is made
@@ -236,11 +237,32 @@ run_driver() {
     tests/bench/test_driver.py >&2
 }
 
+# Makes the program $ENVS/python: the wheel's Python for its own architecture, with the wheel.
+make_cross_python() {
+  local site=$ENVS/site key platforms=() minor
+  ci/arm64-root.sh "$ENVS/root"
+  key=$(sha256sum <"$WHEEL")
+  if [[ ! -f $site/complete || $(<"$site/complete") != "$key" ]]; then
+    say "install into $site"
+    rm -rf "$site"
+    for minor in {17..40}; do platforms+=(--platform "manylinux_2_${minor}_$ARCH"); done
+    # This machine's Python of the same version compiles the modules.
+    "$ENVS/models/bin/python" -m pip install --quiet --disable-pip-version-check --target "$site" \
+      --only-binary :all: "${platforms[@]}" --platform "manylinux2014_$ARCH" "$WHEEL" >&2
+    echo "$key" >"$site/complete"
+  fi
+  cat >"$ENVS/python" <<PROGRAM
+#!/bin/sh
+PYTHONPATH=\$PYTHONPATH:$(realpath "$site") exec qemu-$ARCH -L $(realpath "$ENVS/root") \\
+  $(realpath "$ENVS/root")/usr/bin/python3 "\$@"
+PROGRAM
+  chmod +x "$ENVS/python"
+}
+
 # What can be known of a wheel for another architecture.
 run_cross_tests() {
-  local pins base library status=0
-  command -v "qemu-$ARCH" >/dev/null \
-    || fail "qemu-$ARCH not found; install it: apt-get install qemu-user"
+  local pins base library python status=0
+  local checks=${SELECTION:-isolation.Eager-onednn}
   pins=$(requirements test)
   make_env "$ENVS/models" "$PYTHON" "$pins" "tensorflow-cpu==$VERSION" -r <(echo "$pins")
   say "libraries of $VERSION for $TAG on $ARCH"
@@ -259,6 +281,19 @@ run_cross_tests() {
   run_driver preloaded "$ENVS/released" \
     -E "LD_PRELOAD=$PWD/$ENVS/released/tensorflow/libtf_model_pool_preload.so" || status=1
   SELECTION='libraries; driver under qemu'
+  if [[ $TAG != cp311 ]]; then
+    say "no import for $TAG: the Python of ci/arm64-root.sh is 3.11"
+    return "$status"
+  fi
+  say "$checks for $ARCH under qemu"
+  make_cross_python
+  # This machine's TensorFlow makes the models and has the stock wheel's part.
+  python=$PWD/$ENVS/models/bin/python
+  env -u PYTHONPATH TF_MODEL_POOL_PATCHED_PYTHON="$PWD/$ENVS/python" \
+    TF_MODEL_POOL_STOCK_PYTHON="$python" "$python" -m pytest --junitxml="$OUTPUT/junit-python.xml" \
+    -q -p no:cacheprovider -k "($checks) and not preload" tests/integration/test_scenarios.py >&2 \
+    || status=1
+  SELECTION="$SELECTION; $checks under qemu"
   return "$status"
 }
 
@@ -284,6 +319,10 @@ main() {
     || fail "no C++ compiler found; install one: apt-get install g++"
   TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
   PACKAGE=$(need_release) || exit 2
+  if is_cross && [[ -z $RUN_BUILD_ONLY ]]; then
+    command -v "qemu-$ARCH" >/dev/null \
+      || fail "qemu-$ARCH not found; install it: apt-get install qemu-user"
+  fi
   ENVS=.build/releases/$VERSION-$TAG
   if [[ $PACKAGE != tensorflow-cpu ]]; then ENVS=$ENVS-$PACKAGE; fi
   if is_cross; then ENVS=$ENVS-$ARCH; fi
@@ -296,9 +335,11 @@ main() {
   local status=0
   make_tools
   build
-  if is_cross && [[ -z $RUN_BUILD_ONLY ]]; then
-    run_cross_tests || status=1
-  elif [[ -z $RUN_BUILD_ONLY ]]; then
+  if [[ -n $RUN_BUILD_ONLY ]]; then
+    : # only what was built is said below
+  elif is_cross; then
+    if [[ -n $RUN_TESTS ]]; then run_cross_tests || status=1; fi
+  else
     make_environments
     if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi
     if [[ -n $RUN_BENCH ]]; then run_bench || status=1; fi

@@ -4,6 +4,8 @@
 They run in an environment that holds the patched wheel. `TF_MODEL_POOL_STOCK_PYTHON` names the
 interpreter of an environment that holds the released wheel of the same TensorFlow, and
 `TF_MODEL_POOL_PRELOAD_SITE` a directory that holds the distribution for that one.
+`TF_MODEL_POOL_PATCHED_PYTHON` names the patched wheel's interpreter if that is not the one which
+runs the tests: the wheel is for another machine.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from support.native import build_probe
 
 _STOCK = "TF_MODEL_POOL_STOCK_PYTHON"
 _PRELOAD = "TF_MODEL_POOL_PRELOAD_SITE"
+_PATCHED = "TF_MODEL_POOL_PATCHED_PYTHON"
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,15 @@ def tensorflow_directory() -> Path:
     if not (directory / "libtf_model_pool.so").is_file():
         pytest.fail(f"{directory} is not the patched TensorFlow: run `./build.sh test`")
     return directory
+
+
+@pytest.fixture(scope="session")
+def patched_python(request: pytest.FixtureRequest) -> Path:
+    """The interpreter with the patched TensorFlow: this one, unless another is named."""
+    if _PATCHED in os.environ:
+        return Path(os.environ[_PATCHED])
+    request.getfixturevalue("tensorflow_directory")
+    return Path(sys.executable)
 
 
 @pytest.fixture(scope="session")
@@ -74,15 +86,14 @@ def preload_site() -> Path:
 
 
 @pytest.fixture(scope="session")
-def places(tensorflow_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
+def places(patched_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Models and checkpoints, written once per session."""
-    assert tensorflow_directory
     root = tmp_path_factory.mktemp("integration")
     made = {"models": root / "models", "checkpoints": root / "checkpoints"}
     environment = {**child_environment("onednn"), "PYTHONPATH": str(Path(__file__).parents[1])}
 
     def make(what: str) -> None:
-        # Written by the patched TensorFlow, read by both.
+        # Written by one TensorFlow, read by all.
         run_to_end([sys.executable, "-m", f"support.{what}", str(made[what])], environment)
 
     with ThreadPoolExecutor(max_workers=len(made)) as executor:
@@ -91,7 +102,7 @@ def places(tensorflow_directory: Path, tmp_path_factory: pytest.TempPathFactory)
         models=made["models"],
         checkpoints=made["checkpoints"],
         scratch=root / "children",
-        pythons={"patched": Path(sys.executable)},
+        pythons={"patched": patched_python},
     )
 
 

@@ -24,6 +24,7 @@ from tf_model_pool_build.wheel import source
 
 VERSION = "9.9.0"
 PLATFORM = "manylinux_2_27_x86_64"
+COMPILER = "g++"
 PYTHON_TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 DATE = (2026, 3, 5, 0, 16, 0)
 
@@ -143,11 +144,13 @@ PATCH = mail(
 )
 
 
-def compile_shared(code: str, path: Path, flags: Sequence[str] = ()) -> Path:
+def compile_shared(
+    code: str, path: Path, flags: Sequence[str] = (), *, compiler: str = COMPILER
+) -> Path:
     """Compiles C++ `code` to the shared library `path`, whose name is its SONAME."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        "g++",
+        compiler,
         "-x",
         "c++",
         "-",
@@ -176,17 +179,29 @@ class FakeRelease:
         return source.by_path(self.path, table=[self.release])
 
 
-def default_members(scratch: Path, *, link_flags: Sequence[str] = ()) -> dict[str, bytes]:
+def default_members(
+    scratch: Path,
+    *,
+    link_flags: Sequence[str] = (),
+    compiler: str = COMPILER,
+    platform: str = PLATFORM,
+) -> dict[str, bytes]:
     """The members of a released wheel, without RECORD."""
     framework = compile_shared(
-        FRAMEWORK_SOURCE, scratch / "libtensorflow_framework.so.2", link_flags
+        FRAMEWORK_SOURCE,
+        scratch / "libtensorflow_framework.so.2",
+        link_flags,
+        compiler=compiler,
     )
     # As in the release, the symbols of this library have a version and those of the other do not.
     cc = compile_shared(
-        CC_SOURCE, scratch / "libtensorflow_cc.so.2", [*link_flags, "-Wl,--default-symver"]
+        CC_SOURCE,
+        scratch / "libtensorflow_cc.so.2",
+        [*link_flags, "-Wl,--default-symver"],
+        compiler=compiler,
     )
     info = f"tensorflow_cpu-{VERSION}.dist-info"
-    tag = f"{PYTHON_TAG}-{PYTHON_TAG}-{PLATFORM}"
+    tag = f"{PYTHON_TAG}-{PYTHON_TAG}-{platform}"
     return {
         "tensorflow/__init__.py": b"",
         "tensorflow/data.txt": b"unchanged " * 1000,
@@ -208,11 +223,15 @@ def default_members(scratch: Path, *, link_flags: Sequence[str] = ()) -> dict[st
 
 
 def write_wheel(
-    directory: Path, members: Mapping[str, bytes], python_tag: str = PYTHON_TAG
+    directory: Path,
+    members: Mapping[str, bytes],
+    python_tag: str = PYTHON_TAG,
+    *,
+    platform: str = PLATFORM,
 ) -> FakeRelease:
     """Zips `members` with a RECORD."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"tensorflow_cpu-{VERSION}-{python_tag}-{python_tag}-{PLATFORM}.whl"
+    path = directory / f"tensorflow_cpu-{VERSION}-{python_tag}-{python_tag}-{platform}.whl"
     record_name = f"tensorflow_cpu-{VERSION}.dist-info/RECORD"
     record = ""
     with zipfile.ZipFile(path, "w") as archive:
@@ -226,7 +245,7 @@ def write_wheel(
             zipfile.ZipInfo(record_name, DATE), record + f"{record_name},,\n", zipfile.ZIP_DEFLATED
         )
     wheel = releases.ReleasedWheel(
-        "tensorflow-cpu", VERSION, python_tag, PLATFORM, source.sha256_of(path)
+        "tensorflow-cpu", VERSION, python_tag, platform, source.sha256_of(path)
     )
     release = releases.Release(
         VERSION, "v9.9", "-DFAKE=1", (wheel,), functions=releases.REPLACED_FUNCTIONS
