@@ -17,10 +17,13 @@ usage() {
   cat <<'USAGE'
 usage: ci/release.sh [OPTIONS] VERSION [-- BENCH-ARGUMENTS]
 
-Builds the patched wheel of TensorFlow VERSION (e.g. 2.20.0), installs it and the released one in
-environments of their own, runs the isolation suite, then a short benchmark and its gate. Ends with
-status 0 only if all of it passed. BENCH-ARGUMENTS go to `python -m tf_model_pool bench`.
+Builds the patched wheel of TensorFlow VERSION (e.g. 2.20.0 or 2.22.0rc0), installs it and the
+released one in environments of their own, runs the isolation suite, then a short benchmark and its
+gate. Ends with status 0 only if all of it passed. BENCH-ARGUMENTS go to
+`python -m tf_model_pool bench`.
 
+  --new               VERSION came out after this checkout: first write its row and its patch series,
+                      from its wheels, and say what was found (docs/new-release.md)
   --python PROGRAM    interpreter of the wheel's Python version (python3)
   --package NAME      distribution to start from (the first that there is of tensorflow-cpu,
                       tensorflow-cpu-aws and tensorflow)
@@ -64,10 +67,11 @@ say() {
 # Sets the options and VERSION.
 parse() {
   PYTHON=python3 PACKAGE='' ARCH=$(uname -m) OUTPUT='' VERSION='' WHEEL='' SELECTION='' MODELS=() BENCH_ARGUMENTS=()
-  RUN_BUILD_ONLY='' RUN_TESTS=1 RUN_BENCH=1
+  NEW='' RUN_BUILD_ONLY='' RUN_TESTS=1 RUN_BENCH=1
   while (($#)); do
     case $1 in
       -h | --help) usage; exit 0 ;;
+      --new) NEW=1 ;;
       --build-only) RUN_BUILD_ONLY=1 ;;
       --skip-tests) RUN_TESTS='' ;;
       --skip-bench) RUN_BENCH='' ;;
@@ -318,6 +322,11 @@ main() {
   is_cross || command -v "${CXX:-g++}" >/dev/null || command -v "${CXX:-clang++}" >/dev/null \
     || fail "no C++ compiler found; install one: apt-get install g++"
   TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+  if [[ -n $NEW ]]; then
+    make_tools
+    say "look at the wheels of $VERSION"
+    tool tf_model_pool_build.releases.new "$VERSION" >&2 || exit 2
+  fi
   PACKAGE=$(need_release) || exit 2
   if is_cross && [[ -z $RUN_BUILD_ONLY ]]; then
     command -v "qemu-$ARCH" >/dev/null \
