@@ -156,8 +156,7 @@ def choose_functions(
             lines.append(f"not replaced: {error}")
         else:
             bound.append(function)
-            how = f"{function.binding.value}, {symbol.name}"
-            lines.append(f"{function.name}: {how} in {function.library}")
+            lines.append(f"{function.name}: {function.binding.value}, in {function.library}")
     chosen = list(releases.REPLACED_FUNCTIONS)
     if releases.LOAD_BUNDLE in bound:
         chosen += [f for f in (releases.LOAD_BUNDLE, releases.LOAD_LITE) if f in bound]
