@@ -84,7 +84,9 @@ def test_a_new_minor_version_stands_before_the_older_ones() -> None:
     ]
 
 
-def test_a_release_takes_the_place_of_its_minor_version_and_keeps_what_is_known_of_sources() -> None:
+def test_a_release_takes_the_place_of_its_minor_version_and_keeps_what_is_known_of_sources() -> (
+    None
+):
     functions = (*releases.REPLACED_FUNCTIONS, releases.LOAD_BUNDLE)
     found = rows(new.with_row(TABLE, "2.20.1", row("2.20.1", functions=functions)))
     assert "2.20.0" not in found
@@ -123,7 +125,7 @@ def test_the_wheels_of_all_pythons_and_of_the_next_one_are_found(tmp_path: Path)
     # GIVEN an index without the oldest Python, and with one that no release had
     tags = sorted({wheel.python_tag for wheel in NEWEST.wheels})
     later = f"cp3{int(tags[-1][3:]) + 1}"
-    python = fake_pip(tmp_path, {tag: "manylinux_2_40" for tag in [*tags[1:], later]})
+    python = fake_pip(tmp_path, dict.fromkeys([*tags[1:], later], "manylinux_2_40"))
     found = new.find_wheels(NEXT, NEWEST, tmp_path, python)
     assert [(w.package, w.platform, w.python_tag) for w in found] == [
         (package, f"manylinux_2_40_{machine}", tag)
@@ -134,7 +136,9 @@ def test_the_wheels_of_all_pythons_and_of_the_next_one_are_found(tmp_path: Path)
         ]
         for tag in [*tags[1:], later]
     ]
-    assert found[0].filename == f"tensorflow_cpu-{NEXT}-{tags[1]}-{tags[1]}-manylinux_2_40_x86_64.whl"
+    assert (
+        found[0].filename == f"tensorflow_cpu-{NEXT}-{tags[1]}-{tags[1]}-manylinux_2_40_x86_64.whl"
+    )
     assert found[0].sha256 == f"{tags[1]}tensorflow-cpu"
 
 
