@@ -12,13 +12,21 @@ in DIRECTORY too, and nothing of the host changes.
 USAGE
   [[ ${1:-} == -h || ${1:-} == --help ]] && exit 0 || exit 2
 fi
-for tool in apt-get dpkg-deb; do
-  command -v "$tool" >/dev/null || { echo "error: $tool not found; this needs a Debian" >&2; exit 1; }
-done
 
 # The suite whose Python is the one of the wheels that are tested.
-readonly SUITE=bookworm KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
+readonly SUITE=bookworm
+readonly KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 readonly PACKAGES=(libc6 libgcc-s1 libstdc++6 python3-minimal libpython3.11-stdlib)
+
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  exit 1
+}
+
+for tool in apt-get dpkg-deb; do
+  command -v "$tool" >/dev/null || fail "$tool not found; this needs a Debian or Ubuntu"
+done
+[[ -f $KEYS ]] || fail "$KEYS not found; install it: apt-get install debian-archive-keyring"
 mkdir -p "$1"
 ROOT=$(realpath "$1")
 if [[ -e $ROOT/complete ]]; then exit 0; fi

@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly TOOLS=.build/release-tools # the builder's and the benchmark's requirements, no TensorFlow
 TOOLS_PYTHON=${TOOLS_PYTHON:-python3}
 # What can be read in a wheel that this machine cannot run.
-readonly READABLE='record_says or build_tooling or larger or replaced_functions or largest_pages or
-  find_each_other or platform_tag_is or where_it_was'
+readonly READABLE="record_says or build_tooling or larger or replaced_functions or largest_pages or \
+find_each_other or platform_tag_is or where_it_was"
 # What holds for every release; the rest of the suite tests the builder, not its result.
 readonly TESTS=(tests/integration tests/unit/test_api.py tests/unit/test_doctor.py
   tests/unit/test_stats.py)
@@ -29,8 +29,8 @@ gate. Ends with status 0 only if all of it passed. BENCH-ARGUMENTS go to
                       tensorflow-cpu-aws and tensorflow)
   --arch NAME         x86_64 or aarch64 (this machine's). For another than this machine's the wheel
                       is cross-built and its libraries are read; under qemu-user its C++ driver
-                      runs, patched and preloaded, and for cp311 it is imported and the tests of
-                      EXPRESSION run (isolation.Eager-onednn). There is no benchmark
+                      runs, patched and preloaded, and for cp311 the tests of integration that
+                      match EXPRESSION (isolation). There is no benchmark
   --wheel FILE        a patched wheel of VERSION that is there, in place of building one
   --output DIR        where the results go (.build/ci/VERSION)
   --build-only        stop when the wheel is made
@@ -210,6 +210,10 @@ is_cross() {
   [[ $ARCH != $(uname -m) ]]
 }
 
+has_cross_python() {
+  [[ $TAG-$ARCH == cp311-aarch64 ]]
+}
+
 # unpack DIRECTORY WHEEL...: TensorFlow's C++ libraries, ours, and the driver.
 unpack() {
   rm -rf "$1"
@@ -250,7 +254,8 @@ make_cross_python() {
     say "install into $site"
     rm -rf "$site"
     for minor in {17..40}; do platforms+=(--platform "manylinux_2_${minor}_$ARCH"); done
-    # This machine's Python of the same version compiles the modules.
+    # By this machine's Python of the same version, which compiles the modules too: an import of
+    # sources takes qemu minutes.
     "$ENVS/models/bin/python" -m pip install --quiet --disable-pip-version-check --target "$site" \
       --only-binary :all: "${platforms[@]}" --platform "manylinux2014_$ARCH" "$WHEEL" >&2
     echo "$key" >"$site/complete"
@@ -263,40 +268,46 @@ PROGRAM
   chmod +x "$ENVS/python"
 }
 
+# What a wheel for another architecture is tested with.
+make_cross_environments() {
+  local pins library
+  pins=$(requirements test)
+  # This machine's TensorFlow makes the models.
+  make_env "$ENVS/models" "$PYTHON" "$pins" "tensorflow-cpu==$VERSION" -r <(echo "$pins")
+  library=$(builder --library-only)
+  unpack "$ENVS/patched" "$WHEEL"
+  unpack "$ENVS/released" ".build/cache/$(build_info base_wheel)" "$library"
+  # Beside TensorFlow's, where the tests see that there are to be pools.
+  cp "$ENVS/released/tf_model_pool/"lib*.so "$ENVS/released/tensorflow/"
+  if has_cross_python; then make_cross_python; fi
+}
+
 # What can be known of a wheel for another architecture.
 run_cross_tests() {
-  local pins base library python status=0
-  local checks=${SELECTION:-isolation.Eager-onednn}
-  pins=$(requirements test)
-  make_env "$ENVS/models" "$PYTHON" "$pins" "tensorflow-cpu==$VERSION" -r <(echo "$pins")
+  local python directory status=0 checks=${SELECTION:-isolation}
   say "libraries of $VERSION for $TAG on $ARCH"
   PYTHONPATH=python PATCHED_WHEEL="$WHEEL" "$TOOLS/bin/python" -m pytest \
     --junitxml="$OUTPUT/junit.xml" -q -p no:cacheprovider -k "$READABLE" \
     tests/wheel/test_released_wheel.py >&2 || status=1
   say "driver of $VERSION for $ARCH under qemu"
-  unpack "$ENVS/patched" "$WHEEL"
   run_driver patched "$ENVS/patched" || status=1
   say "the same on the released wheel, preloaded"
-  base=.build/cache/$(build_info base_wheel)
-  library=$(builder --library-only)
-  unpack "$ENVS/released" "$base" "$library"
-  # Beside TensorFlow's, where the tests see that there are to be pools.
-  cp "$ENVS/released/tf_model_pool/"lib*.so "$ENVS/released/tensorflow/"
-  run_driver preloaded "$ENVS/released" \
-    -E "LD_PRELOAD=$PWD/$ENVS/released/tensorflow/libtf_model_pool_preload.so" || status=1
+  # The driver sees only a library of the global scope, so it gets that one too; without, the hooks
+  # load it (tests/wheel/test_cross_build.py).
+  directory=$PWD/$ENVS/released/tensorflow
+  run_driver preloaded "$ENVS/released" -E \
+    "LD_PRELOAD=$directory/libtf_model_pool_preload.so:$directory/libtf_model_pool.so" || status=1
   SELECTION='libraries; driver under qemu'
-  if [[ $TAG != cp311 ]]; then
-    say "no import for $TAG: the Python of ci/arm64-root.sh is 3.11"
+  if ! has_cross_python; then
+    say "no import for $TAG on $ARCH: ci/arm64-root.sh has Python 3.11 for aarch64 alone"
     return "$status"
   fi
   say "$checks for $ARCH under qemu"
-  make_cross_python
-  # This machine's TensorFlow makes the models and has the stock wheel's part.
   python=$PWD/$ENVS/models/bin/python
   env -u PYTHONPATH TF_MODEL_POOL_PATCHED_PYTHON="$PWD/$ENVS/python" \
     TF_MODEL_POOL_STOCK_PYTHON="$python" "$python" -m pytest --junitxml="$OUTPUT/junit-python.xml" \
-    -q -p no:cacheprovider -k "($checks) and not preload" tests/integration/test_scenarios.py >&2 \
-    || status=1
+    -q -p no:cacheprovider -k "($checks) and onednn and not preload and not Released" \
+    tests/integration/test_scenarios.py >&2 || status=1
   SELECTION="$SELECTION; $checks under qemu"
   return "$status"
 }
@@ -347,7 +358,10 @@ main() {
   if [[ -n $RUN_BUILD_ONLY ]]; then
     : # only what was built is said below
   elif is_cross; then
-    if [[ -n $RUN_TESTS ]]; then run_cross_tests || status=1; fi
+    if [[ -n $RUN_TESTS ]]; then
+      make_cross_environments
+      run_cross_tests || status=1
+    fi
   else
     make_environments
     if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi

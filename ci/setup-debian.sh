@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  echo "usage: ci/setup-debian.sh    installs g++, GoogleTest, python3-venv, strace and Prometheus if missing (as root)"
+  echo "usage: ci/setup-debian.sh    as root, installs what is missing of: g++, GoogleTest, python3-venv, strace,
+Prometheus, and to build and run for 64-bit Arm a cross compiler and qemu-user"
   exit 0
 fi
 
@@ -15,6 +16,10 @@ command -v g++ >/dev/null || missing+=(g++)
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v strace >/dev/null || missing+=(strace)
 command -v promtool >/dev/null || missing+=(prometheus)
+if [[ $(uname -m) != aarch64 ]]; then
+  command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+  command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
+fi
 if ((${#missing[@]} == 0)); then exit 0; fi
 
 if [[ $(id -u) != 0 ]]; then

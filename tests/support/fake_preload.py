@@ -23,10 +23,11 @@ if(TF_MODEL_POOL_PRELOAD)
   endforeach()
   target_compile_options(tf_model_pool_preload PRIVATE -fno-exceptions -fno-rtti)
   target_link_options(tf_model_pool_preload PRIVATE %s -s)
+  target_link_libraries(tf_model_pool_preload PRIVATE gcc c)
   return()
 endif()
 """
-ALONE = "-nodefaultlibs -lc"
+ALONE = "-nodefaultlibs"
 TF_VERSION = 'extern "C" const char* TF_Version() { return "%s"; }\n'
 
 #: What the stand-in's functions answer: TensorFlow's own, and ours.

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 WIDTH = 64
-#: Of the table of `table`, 12 MiB, and the constant of `frozen`, 32 MiB.
-TABLE_ROWS = 49152
+#: Of the tables of `table`, 12 MiB, and `large`, 256 MiB, and the constant of `frozen`, 32 MiB.
+TABLE_ROWS = {"table": 49152, "large": 1048576}
 CONSTANT_ROWS = 131072
 
 
@@ -58,15 +58,19 @@ def save_all(root: Path) -> None:
 
     save("data", data, tf.function(pipeline))
 
-    table = tf.Module()
-    table.rows = tf.Variable(np.ones([TABLE_ROWS, WIDTH], np.float32), name="rows")
-    table.small = [tf.Variable(tf.ones([WIDTH]), name=f"small_{i}") for i in range(100)]
+    def save_table(name: str, rows: int) -> None:
+        table = tf.Module()
+        table.rows = tf.Variable(np.ones([rows, WIDTH], np.float32), name="rows")
+        table.small = [tf.Variable(tf.ones([WIDTH]), name=f"small_{i}") for i in range(100)]
 
-    def look_up(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = tf.gather(table.rows, tf.cast(x[:, 0], tf.int32))
-        return {"y": found + tf.add_n([tf.identity(v) for v in table.small])}
+        def look_up(x: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = tf.gather(table.rows, tf.cast(x[:, 0], tf.int32))
+            return {"y": found + tf.add_n([tf.identity(v) for v in table.small])}
 
-    save("table", table, tf.function(look_up))
+        save(name, table, tf.function(look_up))
+
+    for name, rows in TABLE_ROWS.items():
+        save_table(name, rows)
 
     rng = np.random.default_rng(1)
     values = rng.standard_normal([CONSTANT_ROWS, WIDTH], dtype=np.float32)

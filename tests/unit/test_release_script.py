@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,18 @@ def test_wrong_arguments_are_named(
     assert failed.stderr.startswith("error: ")
     assert re.search(message, failed.stderr)
     assert not results.exists()
+
+
+def test_another_machine_s_wheel_needs_its_emulator(tmp_path: Path) -> None:
+    # GIVEN a machine with all that comes before it
+    other = "x86_64" if platform.machine() == "aarch64" else "aarch64"
+    for name in ("bash", "dirname", "python3", "uname"):
+        (tmp_path / name).symlink_to(sys.executable if name == "python3" else f"/bin/{name}")
+    failed = run("--arch", other, "2.21.0", PATH=str(tmp_path))
+    assert failed.returncode == 2
+    assert failed.stderr == (
+        f"error: qemu-{other} not found; install it: apt-get install qemu-user\n"
+    )
 
 
 def test_an_interpreter_of_the_tools_that_is_not_there_is_named() -> None:

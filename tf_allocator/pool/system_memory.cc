@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 namespace tf_model_pool {
@@ -21,18 +22,27 @@ constexpr size_t kCommitSlice = 4 * kRegionGranularity;
 // 64 TiB, half of what an x86-64 process can address.
 constexpr uint64_t kAmpleAddressSpace = uint64_t{64} << 40;
 
+std::atomic<BeforeFaults> before_faults{nullptr};
+
 // Not MADV_POPULATE_WRITE: it holds the lock that mmap and munmap of all other
 // threads wait for, and takes it again before they get it
 // (docs/results/decisions.md has the stalls). A page fault takes it for one
 // page, since Linux 6.4 not at all.
 void Prefault(char* begin, size_t bytes) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  for (size_t i = 0; i < bytes; i += page) {
-    *reinterpret_cast<volatile char*>(begin + i) = 0;
+  for (size_t done = 0; done < bytes; done += kRegionGranularity) {
+    if (const BeforeFaults function = before_faults.load()) function();
+    for (size_t i = 0; i < kRegionGranularity; i += page) {
+      *reinterpret_cast<volatile char*>(begin + done + i) = 0;
+    }
   }
 }
 
 }  // namespace
+
+BeforeFaults CallBeforeFaults(BeforeFaults function) {
+  return before_faults.exchange(function);
+}
 
 void* MappedMemory::Reserve(size_t bytes) {
   // mmap aligns to pages only: take more and give both ends back.

@@ -62,6 +62,12 @@ class SystemMemory {
   virtual void Unreserve(void* address, size_t bytes) = 0;
 };
 
+// `function` is called before each piece of kRegionGranularity that a thread
+// faults in, on that thread, and may wait: nobody but who grows the same pool
+// waits with it. nullptr: none. Returns the one before.
+using BeforeFaults = void (*)();
+BeforeFaults CallBeforeFaults(BeforeFaults function);
+
 // mmap(2). With `prefault`, Commit() takes every page fault itself, on the
 // calling thread; with `huge_pages`, it asks for transparent huge pages.
 class MappedMemory : public SystemMemory {

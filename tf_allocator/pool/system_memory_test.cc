@@ -188,6 +188,21 @@ TEST(MappedMemoryPrefaultTest, LargePartsAreFaultedInToTheirEnd) {
   memory.Unreserve(range, kBytes);
 }
 
+TEST(MappedMemoryPrefaultTest, WhoeverFaultsMemoryInMayWaitBeforeEachPiece) {
+  static int calls;
+  calls = 0;
+  const BeforeFaults before = CallBeforeFaults([] { ++calls; });
+  for (const bool prefault : {true, false}) {
+    MappedMemory memory({/*huge_pages=*/false, prefault});
+    void* range = memory.Reserve(5 * kPart);
+    ASSERT_NE(range, nullptr);
+    ASSERT_TRUE(memory.Commit(range, 5 * kPart));
+    memory.Unreserve(range, 5 * kPart);
+  }
+  CallBeforeFaults(before);
+  EXPECT_EQ(calls, 5);
+}
+
 TEST_P(MappedMemoryTest, OfferedMemoryStaysUsable) {
   MappedMemory memory(GetParam());
   char* range = static_cast<char*>(memory.Reserve(2 * kPart));

@@ -21,6 +21,7 @@
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/device/settings.h"
 #include "tf_allocator/restore/rate_limit.h"
+#include "tf_allocator/sched/load_thread.h"
 
 namespace tensorflow {
 namespace {
@@ -34,6 +35,7 @@ constexpr size_t kDropped = size_t{8} << 20;
 
 // Until `bytes` more may be read.
 void WaitForTurn(uint64_t bytes) {
+  tf_model_pool::PauseHere();
   using tf_model_pool::RateLimit;
   static RateLimit* const limit = [] {
     const uint64_t rate =

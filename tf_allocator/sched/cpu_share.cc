@@ -87,10 +87,14 @@ int64_t Turns::Pause(int64_t now_ns, int64_t cpu_ns, double share) {
   saved_ns_ = std::min(kMaxSavedNs, saved_ns_ + earned - used);
   now_ns_ = now_ns;
   cpu_ns_ = cpu_ns;
-  if (saved_ns_ >= 0 || used < kShortestNs) return 0;
-  const auto pause =
-      static_cast<int64_t>(static_cast<double>(-saved_ns_) / share);
-  return pause < kShortestNs ? 0 : std::min(pause, kLongestNs);
+  return used < kShortestNs ? 0 : std::min(Owed(share), kLongestNs);
+}
+
+int64_t Turns::Owed(double share) const {
+  if (saved_ns_ >= 0) return 0;
+  const auto pause = static_cast<int64_t>(static_cast<double>(-saved_ns_) /
+                                          std::min(share, 1.0));
+  return pause < kShortestNs ? 0 : pause;
 }
 
 int64_t ParseBusyNs(const std::string& proc_stat,

@@ -83,6 +83,9 @@ class Turns {
   // used any since the last call waits for something: that is left alone.
   int64_t Pause(int64_t now_ns, int64_t cpu_ns, double share);
 
+  // The pause that makes up for all that was used too much up to the last call.
+  int64_t Owed(double share) const;
+
   // A turn, if the thread gets a CPU at once.
   static constexpr int64_t kTurnNs = 250'000;
   // The most that can be saved up while waiting.

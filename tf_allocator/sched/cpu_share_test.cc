@@ -181,6 +181,19 @@ TEST(TurnsTest, NoPauseIsLongerThanItsBound) {
   EXPECT_EQ(turns.Pause(500 * kMs, 500 * kMs, 0.1), Turns::kLongestNs);
 }
 
+TEST(TurnsTest, WhatIsOwedHasNoBoundAndStaysOwed) {
+  Turns turns;
+  turns.Begin(0, 0);
+  EXPECT_EQ(turns.Owed(0.5), 0);
+  turns.Pause(100 * kMs, 100 * kMs, 0.5);
+  EXPECT_EQ(turns.Owed(0.5), 100 * kMs);
+  // Hardly any CPU time since: no signal, but it owes what is left.
+  EXPECT_EQ(turns.Pause(140 * kMs, 100 * kMs, 0.5), 0);
+  EXPECT_EQ(turns.Owed(0.5), 60 * kMs);
+  turns.Pause(200 * kMs, 100 * kMs, 0.5);
+  EXPECT_EQ(turns.Owed(0.5), 0);
+}
+
 TEST(ParseBusyNsTest, SumsTheCpusThatCount) {
   const std::string stat =
       "cpu  110 0 10 1000 5 0 0 0 0 0\n"

@@ -25,6 +25,7 @@
 
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/pool/at_fork.h"
+#include "tf_allocator/pool/system_memory.h"
 #include "tf_allocator/sched/cpu_share.h"
 
 namespace tf_model_pool {
@@ -152,6 +153,7 @@ class Pacer {
         return false;
       }
       running_ = true;
+      CallBeforeFaults(tf_model_pool::PauseHere);
     }
     if (threads_.empty()) {
       share_.Begin();
@@ -173,6 +175,27 @@ class Pacer {
     if (it == threads_.end()) return;
     loads_ended_ns_ += ClockNs(paced->cpu_clock) - paced->begun_ns;
     threads_.erase(it);
+  }
+
+  // On the paced thread: sleeps until it owes nothing.
+  void PauseHere(PacedThread* paced) {
+    for (;;) {
+      int64_t pause;
+      {
+        const std::lock_guard<std::mutex> lock(mu_);
+        const int64_t now = ClockNs(CLOCK_MONOTONIC);
+        LookIfDue(now);
+        paced->turns.Pause(now, ClockNs(paced->cpu_clock), ShareOfOne());
+        pause = share_.quota_is_short() ? kLookAtQuotaNs
+                                        : paced->turns.Owed(ShareOfOne());
+        if (pause == 0 || !Serving()) return;
+        // What is scarce may change meanwhile.
+        pause = std::min(pause, CpuShare::kLookNs);
+        paced->pause_until_ns = now + pause;
+      }
+      const timespec time = {0, pause};
+      nanosleep(&time, nullptr);
+    }
   }
 
   // CPUs' worth that all threads which give way may use.
@@ -209,34 +232,43 @@ class Pacer {
         changed_.wait_for(lock, kLookWhileNobodyServes);
         continue;
       }
-      Pace();
+      const timespec turn = {0, Pace()};
       lock.unlock();
-      timespec turn = {0, Turns::kTurnNs};
       nanosleep(&turn, nullptr);
       lock.lock();
     }
   }
 
-  void Pace() {
+  // Returns for how long nothing is to be done: a turn more than any of the
+  // threads pauses.
+  int64_t Pace() {
     const int64_t now = ClockNs(CLOCK_MONOTONIC);
-    if (now - looked_ns_ >=
-        (reader_.has_quota() ? kLookAtQuotaNs : CpuShare::kLookNs)) {
-      Look(now);
-    }
-    const double share = share_.share() / static_cast<double>(threads_.size());
+    LookIfDue(now);
+    int64_t shortest = Turns::kLongestNs;
     for (PacedThread* paced : threads_) {
-      int64_t pause = paced->turns.Pause(now, ClockNs(paced->cpu_clock), share);
+      int64_t pause =
+          paced->turns.Pause(now, ClockNs(paced->cpu_clock), ShareOfOne());
       if (share_.quota_is_short()) pause = Turns::kLongestNs;
-      // Still in its last one, or somebody has taken the signal since.
-      if (pause == 0 || paced->pause_until_ns > now || !IsOurs(signal_)) {
-        continue;
+      // Not still in its last one, and nobody has taken the signal since.
+      if (pause > 0 && paced->pause_until_ns <= now && IsOurs(signal_)) {
+        paced->pause_until_ns = now + pause;
+        pthread_kill(paced->thread, signal_);
       }
-      paced->pause_until_ns = now + pause;
-      pthread_kill(paced->thread, signal_);
+      shortest =
+          std::min(shortest, std::max<int64_t>(0, paced->pause_until_ns - now));
     }
+    return shortest + Turns::kTurnNs;
   }
 
-  void Look(int64_t now) {
+  double ShareOfOne() const {
+    return share_.share() / static_cast<double>(threads_.size());
+  }
+
+  void LookIfDue(int64_t now) {
+    if (now - looked_ns_ <
+        (reader_.has_quota() ? kLookAtQuotaNs : CpuShare::kLookNs)) {
+      return;
+    }
     CpuReading reading = last_;
     const bool full = now - looked_at_all_ns_ >= CpuShare::kLookNs;
     reader_.Read(/*quota_only=*/!full, &reading);
@@ -297,6 +329,12 @@ GiveWay::~GiveWay() {
 void RunAtLoadPriority(const std::function<void()>& work) {
   const GiveWay give_way;
   work();
+}
+
+void PauseHere() {
+  if (this_thread != nullptr && Serving()) {
+    Pacer::OfProcess().PauseHere(this_thread);
+  }
 }
 
 int AllowedThreads() {

@@ -8,9 +8,9 @@
 //   nothing that serves later is ever born, or left, at a lowered priority, and
 //   a load always has its share of a busy machine.
 // - While models of this process serve, a pacer looks at such threads every
-//   250 us. One that has used its share of CPU time gets a signal whose handler
-//   sleeps. So what TensorFlow does in one piece pauses too, and whoever waits
-//   for a lock of that thread waits for one pause at most.
+//   250 us of its work. One that has used its share of CPU time gets a signal
+//   whose handler sleeps. So what TensorFlow does in one piece pauses too, and
+//   whoever waits for a lock of that thread waits for one pause at most.
 // - The share is a part of what requests leave of the CPUs or of the control
 //   group's quota (cpu_share.h).
 // - While nothing serves, a load is as fast as ever.
@@ -36,6 +36,12 @@ class GiveWay {
 // Calls `work` on the calling thread, which gives way meanwhile. Exceptions
 // reach the caller.
 void RunAtLoadPriority(const std::function<void()>& work);
+
+// Called between two pieces of work by a thread that holds nothing for which
+// others wait: if it gives way, it sleeps off all that it has used too much.
+// The pacer's pauses are short, for they come anywhere, and too short after
+// what the kernel does in one piece: finding a huge page can take 7 ms.
+void PauseHere();
 
 // The number of threads that the load of the calling thread may use at once
 // now, itself included: at least one. As many as there are CPUs while nothing

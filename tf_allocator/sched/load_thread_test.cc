@@ -26,6 +26,7 @@
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/device/settings.h"
 #include "tf_allocator/pool/testing/child.h"
+#include "tf_allocator/sched/cpu_share.h"
 
 namespace tf_model_pool {
 namespace {
@@ -76,6 +77,9 @@ TEST_F(LoadThreadTest, ALoadDoesNotPauseWhileNothingServes) {
   ASSERT_FALSE(Serving());
   const GiveWay give_way;
   EXPECT_LT(SleepsInWork(), 5);
+  const int64_t before = Sleeps();
+  PauseHere();
+  EXPECT_EQ(Sleeps(), before);
   EXPECT_EQ(AllowedThreads(),
             static_cast<int>(std::thread::hardware_concurrency()));
 }
@@ -195,6 +199,35 @@ TEST_F(LoadThreadTest, PausesWhereAllSignalsAreBlocked) {
     const GiveWay give_way;
     EXPECT_GT(SleepsInWork(), 20);
   }).join();
+}
+
+TEST_F(LoadThreadTest, WhatTheKernelDidInOnePieceIsPaidForBetweenPieces) {
+  NoteServing();
+  const GiveWay give_way;
+  // As in a system call or a page fault, no signal reaches the thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int64_t sleeps = Sleeps();
+  UseCpuNs(40 * kMs);
+  EXPECT_LT(Sleeps() - sleeps, 5);
+  timespec begin{}, end{};
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  PauseHere();
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const int64_t slept =
+      (end.tv_sec - begin.tv_sec) * 1'000'000'000 + end.tv_nsec - begin.tv_nsec;
+  // Longer than anywhere else: nobody waits for it here.
+  EXPECT_GT(slept, Turns::kLongestNs);
+}
+
+TEST_F(LoadThreadTest, OthersDoNotPauseThere) {
+  NoteServing();
+  const int64_t before = Sleeps();
+  UseCpuNs(10 * kMs);
+  PauseHere();
+  EXPECT_LT(Sleeps() - before, 5);
 }
 
 TEST_F(LoadThreadTest, AWaitIsNotInterrupted) {

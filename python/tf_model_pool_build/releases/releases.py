@@ -618,8 +618,9 @@ def find_wheel(
             ):
                 return wheel
     raise UnsupportedWheelError(
-        f"no released wheel is known of {package or 'TensorFlow'} {release.version} for {python_tag} on {machine}; "
-        "known: " + ", ".join(sorted(wheel.filename for wheel in release.wheels))
+        f"no released wheel is known of {package or 'TensorFlow'} {release.version} for "
+        f"{python_tag} on {machine}; known: "
+        + ", ".join(sorted(wheel.filename for wheel in release.wheels))
     )
 
 

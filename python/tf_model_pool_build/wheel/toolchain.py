@@ -50,11 +50,11 @@ def find_compiler(
     Raises `ToolMissingError`.
     """
     chosen = environment.get("CXX")
-    names, package = ("g++", "clang++"), "g++"
+    names, package = ["g++", "clang++"], "g++"
     if target is not None and not target.is_native:
-        names = (f"{target.triplet}-g++",)
+        names = [f"{target.triplet}-g++"]
         package = f"g++-{target.triplet.replace('_', '-')}"
-    for name in (chosen,) if chosen else names:
+    for name in [chosen] if chosen else names:
         found = which(name, path=environment.get("PATH"))
         if found:
             return Path(found)

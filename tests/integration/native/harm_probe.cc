@@ -26,9 +26,9 @@
 //     as `many 10 0`, and prints how much memory malloc can still get.
 //   harm_probe updates REQUESTS DIR
 //     serves DIR at 100 requests a second, about a third of a CPU: REQUESTS
-//     alone, and as many while it is loaded again and again; prints the
-//     throttled periods of the control group and the latencies (p50, p99,
-//     p99.9, largest) of each half.
+//     alone, those during a first update, which needs new memory, and REQUESTS
+//     while it is loaded again and again; prints the throttled periods of the
+//     control group and the latencies (p50, p99, p99.9, largest) of each part.
 //   harm_probe calls N DIR
 //     runs DIR's default signature N times and its callable as often, on one
 //     thread, and prints the median of each, microseconds. For
@@ -572,31 +572,38 @@ int Updates(size_t requests, const std::string& directory) {
   constexpr size_t kSettle = 50;
   Server server(directory);
   server.WaitFor(kSettle);
-  const int64_t begin = ThrottledPeriods();
-  server.WaitFor(kSettle + requests);
-  const int64_t middle = ThrottledPeriods();
-  const size_t first = server.answers();
-  int updates = 0;
-  while (server.answers() < first + requests) {
+  size_t answers = server.answers();
+  int64_t throttled = ThrottledPeriods();
+  // From the last call to this one.
+  const auto print = [&](const char* part, int updates) {
+    const size_t end = server.answers();
+    const int64_t now = ThrottledPeriods();
+    std::printf(
+        "{\"event\":\"%s\",\"updates\":%d,\"throttled\":%lld,"
+        "\"ms\":[%.1f,%.1f,%.1f,%.1f]}\n",
+        part, updates, static_cast<long long>(now - throttled),
+        server.Percentile(answers, end, 0.5),
+        server.Percentile(answers, end, 0.99),
+        server.Percentile(answers, end, 0.999),
+        server.Percentile(answers, end, 1));
+    answers = end;
+    throttled = now;
+  };
+  const auto update = [&] {
     auto next = std::make_shared<Model>(directory);
     next->Run();
     server.Switch(std::move(next));
-    ++updates;
+  };
+  server.WaitFor(answers + requests);
+  print("steady", 0);
+  update();
+  print("first update", 1);
+  int updates = 0;
+  for (const size_t end = answers + requests; server.answers() < end;
+       ++updates) {
+    update();
   }
-  const size_t last = server.answers();
-  const int64_t after = ThrottledPeriods();
-  std::printf(
-      "{\"event\":\"updates\",\"updates\":%d,\"steady\":%lld,"
-      "\"updating\":%lld,\"steady_ms\":[%.1f,%.1f,%.1f,%.1f],"
-      "\"updating_ms\":[%.1f,%.1f,%.1f,%.1f]}\n",
-      updates, static_cast<long long>(middle - begin),
-      static_cast<long long>(after - middle),
-      server.Percentile(kSettle, first, 0.5),
-      server.Percentile(kSettle, first, 0.99),
-      server.Percentile(kSettle, first, 0.999),
-      server.Percentile(kSettle, first, 1), server.Percentile(first, last, 0.5),
-      server.Percentile(first, last, 0.99),
-      server.Percentile(first, last, 0.999), server.Percentile(first, last, 1));
+  print("updates", updates);
   return 0;
 }
 
