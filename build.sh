@@ -57,7 +57,10 @@ fail() {
 }
 
 need_interpreter() {
-  command -v "$PYTHON" >/dev/null || fail "$PYTHON not found; install it: apt-get install python3"
+  command -v "$PYTHON" >/dev/null || {
+    [[ $PYTHON == python3 ]] || fail "PYTHON=$PYTHON is not a program; expected an interpreter of Python 3.10 or later"
+    fail "$PYTHON not found; install it: apt-get install python3"
+  }
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
     || fail "$PYTHON is older than Python 3.10; set PYTHON to a newer one"
 }
@@ -66,6 +69,11 @@ need_python() {
   need_interpreter
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null \
     || fail "$PYTHON cannot make virtual environments; install: apt-get install python3-venv"
+}
+
+need_package() {
+  [[ $PACKAGE == tensorflow-cpu || $PACKAGE == tensorflow ]] \
+    || fail "PACKAGE=$PACKAGE: expected tensorflow-cpu or tensorflow"
 }
 
 need_compiler() {
@@ -133,6 +141,7 @@ tooling_for_caller() {
 
 # Sets WHEEL.
 make_wheel() {
+  need_package
   need_compiler
   make_build_venv
   WHEEL=$(tooling build --reuse \
@@ -141,6 +150,7 @@ make_wheel() {
 
 # Sets LIBRARY_WHEEL.
 make_library() {
+  need_package
   need_compiler
   make_build_venv
   LIBRARY_WHEEL=$(tooling build --reuse --library-only \

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import difflib
 import gc
 import importlib
 import json
@@ -45,6 +46,8 @@ _ALLOCATOR_VARIABLES = (
 )
 # Advice compares with this kernel: page faults no longer take the process-wide lock.
 _PER_VMA_LOCKS = (6, 4)
+# Names are alike by what follows it.
+_SETTING_PREFIX = "TF_MODEL_POOL_"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -477,6 +480,7 @@ def advise(
 
     if not pools.active:
         _advise_inactive(tensorflow, pools, add)
+    _advise_names(pools, add)
     _advise_system(pools, system, add)
     if allocator.kind in ("malloc", "onednn-malloc") and allocator.malloc == "glibc":
         add(
@@ -521,6 +525,21 @@ def _advise_inactive(tensorflow: TensorFlowInfo, pools: PoolInfo, add: Any) -> N
                 "two distributions with the package tensorflow overwrite each other's files",
             )
         add(api.HOW_TO_GET, reason)
+
+
+def _advise_names(pools: PoolInfo, add: Any) -> None:
+    """About variables that are not settings; with a malformed one, the settings are not known."""
+    known = {name.removeprefix(_SETTING_PREFIX): name for name in pools.settings}
+    for name in pools.environment:
+        if not known or name in pools.settings:
+            continue
+        near = difflib.get_close_matches(name.removeprefix(_SETTING_PREFIX), known, n=1)
+        add(
+            f"Rename {name} to {known[near[0]]}."
+            if near
+            else f"Unset {name}; docs/reference.md lists the settings.",
+            f"{name} is not a setting and has no effect",
+        )
 
 
 def _advise_system(pools: PoolInfo, system: SystemInfo, add: Any) -> None:

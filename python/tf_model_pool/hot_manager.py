@@ -249,9 +249,10 @@ class Manager(Versions):
                 self._storage_failures += 1
         if error is not None and before is None:
             log.warning(
-                "%s: cannot list %s, what is loaded serves on: %s",
+                "%s: cannot list %s, %s: %s",
                 self.options.name,
                 self.options.base,
+                "what is loaded serves on" if self._loaded() else "and nothing is loaded",
                 error,
             )
             self._notify(StorageFailed(self.options.name, error))

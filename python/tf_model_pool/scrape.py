@@ -24,6 +24,12 @@ from tf_model_pool.errors import ModelPoolError
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 TIMEOUT_SECONDS = 10.0
 
+_EXPECTED = (
+    "Expected: the --rest_api_port of a TensorFlow Serving that was started with "
+    "--monitoring_config_file, or the port of a Python program that serves "
+    "tf_model_pool.prometheus"
+)
+
 # Serving's whole answer is some hundred KiB.
 _MAX_BYTES = 64 << 20
 
@@ -130,13 +136,12 @@ def fetch(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
             body = bytes(answer.read(_MAX_BYTES + 1))
     except urllib.error.HTTPError as error:
         raise ModelPoolError(
-            f"{url}: the server answered {error.code} {error.reason}. TensorFlow Serving has "
-            "metrics if it was started with --rest_api_port and --monitoring_config_file"
+            f"{url}: the server answered {error.code} {error.reason}. {_EXPECTED}"
         ) from error
     except urllib.error.URLError as error:
         why = error.reason
         text = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
-        raise ModelPoolError(f"{url}: {text}") from error
+        raise ModelPoolError(f"{url}: {text}. {_EXPECTED}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         text = str(error) or type(error).__name__
         raise ModelPoolError(f"{url}: {text}") from error

@@ -25,6 +25,12 @@ def parse(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def test_a_command_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("nothing")
+    assert "argument COMMAND: invalid choice: 'nothing'" in capsys.readouterr().err
+
+
 # ---- configurations ----
 
 

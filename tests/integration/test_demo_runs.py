@@ -60,9 +60,15 @@ def test_every_check_passes_and_both_tables_are_there(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stdout
     assert "PASS  version 3 took slot A" in done.stdout
-    figures = r" +[\d,]+( +\d+\.\d\d){4}\n"
-    assert re.search(rf"\n  steady {figures}  in an update {figures}", done.stdout)
-    assert "PASS  no request failed (0 of " in done.stdout
+    figures = r" +([\d,]+)(?: +\d+\.\d\d){4}\n"
+    table = re.search(
+        rf"\n  warm-up +([\d,]+) +not measured\n  steady {figures}  in an update {figures}"
+        r"  PASS  no request failed \(0 of ([\d,]+) did\)",
+        done.stdout,
+    )
+    assert table is not None
+    *parts, total = (int(each.replace(",", "")) for each in table.groups())
+    assert sum(parts) == total
     assert done.stdout.endswith("\nPASS\n")
     # AND nothing is left
     assert list(tmp_path.iterdir()) == []

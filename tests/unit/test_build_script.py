@@ -27,6 +27,26 @@ def test_a_compiler_that_is_not_there_is_named(repository: Path, stage: str) -> 
     assert done.stderr == "error: CXX=nosuch is not a program; install it, or unset CXX\n"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "PYTHON",
+            "python9",
+            "PYTHON=python9 is not a program; expected an interpreter of Python 3.10 or later",
+        ),
+        ("PACKAGE", "tensorflw", "PACKAGE=tensorflw: expected tensorflow-cpu or tensorflow"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["wheel", "library"])
+def test_a_variable_with_a_value_that_it_cannot_have_is_named(
+    repository: Path, stage: str, variable: str, value: str, said: str
+) -> None:
+    done = run(repository, stage, **{variable: value})
+    assert done.returncode == 1
+    assert done.stderr == f"error: {said}\n"
+
+
 def test_an_unknown_stage_is_named_behind_the_help(repository: Path) -> None:
     done = run(repository, "nothing")
     assert done.returncode == 1

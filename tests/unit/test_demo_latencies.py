@@ -57,8 +57,9 @@ def test_a_request_that_touches_an_update_is_one_of_the_update() -> None:
     assert updating == [1.5, 3, 4, 50]
 
 
-def test_both_are_in_the_table() -> None:
-    head, steady, updating = latencies.table([1.0, 2.0], [3.0]).splitlines()
+def test_every_request_is_in_the_table() -> None:
+    head, warm_up, steady, updating = latencies.table([1.0, 2.0], [3.0], 1234).splitlines()
+    assert warm_up.split() == ["warm-up", "1,234", "not", "measured"]
     assert head.split() == ["REQUESTS", "p50", "p99", "p99.9", "worst", "ms"]
     assert steady.split() == ["steady", "2", "1.00", "2.00", "2.00", "2.00"]
     assert updating.split() == ["in", "an", "update", "1", "3.00", "3.00", "3.00", "3.00"]

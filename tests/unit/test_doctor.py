@@ -290,6 +290,21 @@ def test_each_trait_of_the_system_has_its_advice(
     assert [word for word in words if word not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("TF_MODEL_POOL_SLOT", "Rename TF_MODEL_POOL_SLOT to TF_MODEL_POOL_SLOTS."),
+        ("TF_MODEL_POOL_LIMIT", "Rename TF_MODEL_POOL_LIMIT to TF_MODEL_POOL_LIMIT_MB."),
+        ("TF_MODEL_POOL_COLOUR", "Unset TF_MODEL_POOL_COLOUR; docs/reference.md lists"),
+    ],
+)
+def test_a_name_that_is_not_a_settings_gets_the_nearest_one(name: str, words: str) -> None:
+    settings = {"TF_MODEL_POOL": "on", "TF_MODEL_POOL_LIMIT_MB": "", "TF_MODEL_POOL_SLOTS": "2"}
+    environment = {"TF_MODEL_POOL": "on", name: "3"}
+    pools = dataclasses.replace(POOLS, settings=settings, environment=environment)
+    assert advice_text(pools=pools).startswith(words)
+
+
 def test_limit_that_is_set_needs_no_advice_about_the_control_group() -> None:
     pools = dataclasses.replace(POOLS, settings={"TF_MODEL_POOL_LIMIT_MB": "1024"})
     assert advice_text(pools=pools, cgroup_limit_bytes=4 * GIB) == ""

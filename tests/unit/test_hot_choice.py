@@ -317,6 +317,15 @@ def test_everything_serves_on_without_the_base_directory(
     assert stepper.events[-1] == StorageRecovered("ctr")
     assert stepper.manager.stats().storage_failures == 5
     assert caplog.text.count("cannot list") == 1
+    assert f"ctr: cannot list {base}, what is loaded serves on: " in caplog.text
+
+
+def test_a_base_directory_that_is_not_there_yet_promises_nothing(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base.rmdir()
+    Stepper(base).look()
+    assert f"ctr: cannot list {base}, and nothing is loaded: " in caplog.text
 
 
 def test_a_hiccup_of_the_storage_is_no_disappearance(

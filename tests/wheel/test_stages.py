@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -516,6 +517,23 @@ def test_progress_is_plain_lines_without_a_terminal() -> None:
     assert lines[0] == "unpack ..."
     assert lines[1].startswith("unpack ... done in ")
     assert len(lines) == 2
+
+
+def test_a_long_stage_goes_on_in_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    out = io.StringIO()
+    progress = Progress(out)
+    with progress.stage("compile"):
+        for done in range(5):
+            progress.update("files", done, 5)
+            now += 20
+    assert out.getvalue().splitlines() == [
+        "compile ...",
+        "compile ... files 40 %",
+        "compile ... files 80 %",
+        "compile ... done in 100.0 s",
+    ]
 
 
 def test_progress_moves_on_a_terminal() -> None:

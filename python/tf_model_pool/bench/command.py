@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  bench gate RESULT.json      for CI: counts, memory and answers\n"
         "  bench list                  models, configurations, scenarios"
     )
-    commands = parser.add_subparsers(dest="bench_command", metavar="", required=False)
+    commands = parser.add_subparsers(dest="bench_command", metavar="COMMAND", required=False)
     _run_arguments(parser)
 
     report = commands.add_parser("report", help="write the report of a result again")

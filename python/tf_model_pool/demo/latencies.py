@@ -58,9 +58,10 @@ def split(
     return sorted(steady), sorted(updating)
 
 
-def table(steady: Sequence[float], updating: Sequence[float]) -> str:
-    """Both as text."""
+def table(steady: Sequence[float], updating: Sequence[float], warm_up: int) -> str:
+    """Both as text, and the number of requests before them, so that all add up."""
     lines = [f"{'':<13} {'REQUESTS':>8}" + "".join(f"{name:>9}" for name in _HEAD) + "  ms"]
+    lines.append(f"{'warm-up':<13} {warm_up:>8,}     not measured")
     for name, ordered in (("steady", steady), ("in an update", updating)):
         values = "".join(f"{percentile(ordered, quantile):>9.2f}" for quantile in _QUANTILES)
         lines.append(f"{name:<13} {len(ordered):>8,}{values}")

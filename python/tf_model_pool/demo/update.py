@@ -60,7 +60,8 @@ def run(directory: Path, checks: Checks) -> None:
     records = served.run(inputs)
 
     steady, updating = latencies.split(records, served.begin_ns, served.updates)
-    for line in latencies.table(steady, updating).splitlines():
+    warm_up = len(records) - len(steady) - len(updating)
+    for line in latencies.table(steady, updating, warm_up).splitlines():
         print(f"  {line}")
     failed = sum(record.answer is None for record in records)
     checks.that("no request failed", not failed, f"{failed} of {len(records):,} did")
