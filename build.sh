@@ -72,8 +72,8 @@ need_python() {
 }
 
 need_package() {
-  [[ $PACKAGE == tensorflow-cpu || $PACKAGE == tensorflow ]] \
-    || fail "PACKAGE=$PACKAGE: expected tensorflow-cpu or tensorflow"
+  [[ ${PACKAGE:-tensorflow} =~ ^tensorflow(-cpu(-aws)?)?$ ]] \
+    || fail "PACKAGE=$PACKAGE: expected tensorflow-cpu, tensorflow or tensorflow-cpu-aws"
 }
 
 need_compiler() {

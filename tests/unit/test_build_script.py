@@ -35,7 +35,11 @@ def test_a_compiler_that_is_not_there_is_named(repository: Path, stage: str) -> 
             "python9",
             "PYTHON=python9 is not a program; expected an interpreter of Python 3.10 or later",
         ),
-        ("PACKAGE", "tensorflw", "PACKAGE=tensorflw: expected tensorflow-cpu or tensorflow"),
+        (
+            "PACKAGE",
+            "tensorflw",
+            "PACKAGE=tensorflw: expected tensorflow-cpu, tensorflow or tensorflow-cpu-aws",
+        ),
     ],
 )
 @pytest.mark.parametrize("stage", ["wheel", "library"])
