@@ -232,7 +232,7 @@ demo() {
 
 # pool_tests [FILTER], as --gtest_filter takes it.
 pool_tests() {
-  local name sanitize run build program listed filter=${1:-*}
+  local name sanitize run build program listed matching filter=${1:-*}
   need_compiler
   need_googletest
   make_build_venv
@@ -250,11 +250,17 @@ pool_tests() {
       -DCMAKE_MAKE_PROGRAM="$PWD/$BUILD_VENV/bin/ninja" -DSANITIZE="$sanitize" >"$build.log" 2>&1 \
       || { cat "$build.log" >&2; fail "cmake failed"; }
     "$BUILD_VENV/bin/ninja" -C "$build" pool_tests bench_tests
-    listed=$(for program in pool_tests bench_tests; do
-      "${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter"
-    done)
-    [[ $listed == *"  "* ]] || fail "no C++ test matches '$filter'; list them: $build/pool_tests --gtest_list_tests"
-    GTEST_FILTER=$filter "${run[@]}" "$BUILD_VENV/bin/ctest" --test-dir "$build" --output-on-failure
+    matching=()
+    for program in pool_tests bench_tests; do
+      listed=$("${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter")
+      if [[ $listed == *"  "* ]]; then matching+=("$program"); fi
+    done
+    ((${#matching[@]})) \
+      || fail "no C++ test matches '$filter'; list them: $build/pool_tests --gtest_list_tests"
+    # Not by ctest, which counts programs.
+    for program in "${matching[@]}"; do
+      GTEST_BRIEF=1 "${run[@]}" "$build/$program" --gtest_filter="$filter"
+    done
   done
 }
 

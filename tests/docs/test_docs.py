@@ -152,8 +152,8 @@ def test_the_quickstart_has_every_variable_of_the_build() -> None:
 def test_the_quickstart_shows_the_demonstration_as_it_prints() -> None:
     quickstart = (ROOT / "docs/quickstart.md").read_text()
     _, _, after = quickstart.partition("    Serving through updates")
-    head, *rows = [line.strip() for line in after.splitlines()[2:5]]
-    printed = latencies.table([1.0], [1.0]).splitlines()
+    head, *rows = [line.strip() for line in after.splitlines()[2:6]]
+    printed = latencies.table([1.0], [1.0], 1).splitlines()
     assert head == printed[0].strip()
     for shown, row in zip(rows, printed[1:], strict=True):
         assert re.sub(r"[\d,.]+", "N", shown).split() == re.sub(r"[\d,.]+", "N", row).split()

@@ -17,6 +17,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iostream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -66,22 +68,40 @@ int64_t SleepsInWork() {
   return Sleeps() - before;
 }
 
+// Fails if `test` does, which runs in a new process: nothing has been served in
+// it yet.
+void InNewProcess(const std::function<void()>& test) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(
+      {
+        test();
+        const testing::TestResult& result =
+            *testing::UnitTest::GetInstance()->current_test_info()->result();
+        for (int i = 0; i < result.total_part_count(); ++i) {
+          std::cerr << result.GetTestPartResult(i);
+        }
+        _exit(result.Failed() ? 1 : 0);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
 class LoadThreadTest : public testing::Test {
  protected:
   void SetUp() override { test_settings = Settings(); }
   void TearDown() override { test_settings = Settings(); }
 };
 
-// First: nothing has been served yet in this process.
 TEST_F(LoadThreadTest, ALoadDoesNotPauseWhileNothingServes) {
-  ASSERT_FALSE(Serving());
-  const GiveWay give_way;
-  EXPECT_LT(SleepsInWork(), 5);
-  const int64_t before = Sleeps();
-  PauseHere();
-  EXPECT_EQ(Sleeps(), before);
-  EXPECT_EQ(AllowedThreads(),
-            static_cast<int>(std::thread::hardware_concurrency()));
+  InNewProcess([] {
+    ASSERT_FALSE(Serving());
+    const GiveWay give_way;
+    EXPECT_LT(SleepsInWork(), 5);
+    const int64_t before = Sleeps();
+    PauseHere();
+    EXPECT_EQ(Sleeps(), before);
+    EXPECT_EQ(AllowedThreads(),
+              static_cast<int>(std::thread::hardware_concurrency()));
+  });
 }
 
 TEST_F(LoadThreadTest, ALoadPausesWhileModelsServe) {
@@ -154,11 +174,11 @@ TEST_F(LoadThreadTest, ThePacerHasAShorterSliceAndNoOtherPriority) {
 }
 
 TEST_F(LoadThreadTest, WhatALoadRunsIsNoRequest) {
-  const GiveWay give_way;
-  // Would be counted outside; what earlier tests served is still seen.
-  const bool served = Serving();
-  NoteServing();
-  EXPECT_EQ(Serving(), served);
+  InNewProcess([] {
+    const GiveWay give_way;
+    NoteServing();
+    EXPECT_FALSE(Serving());
+  });
 }
 
 TEST_F(LoadThreadTest, SettingsCanForbidIt) {
