@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 
 # Behind the environment's packages: of the checkout only what no wheel has, tf_model_pool_build.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "python"))
+
+# A shell that starts the tests in the background has it ignored, and so would every program that
+# they start and then interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
