@@ -16,7 +16,8 @@ fi
 # The suite whose Python is the one of the wheels that are tested.
 readonly SUITE=bookworm
 readonly KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
-readonly PACKAGES=(libc6 libgcc-s1 libstdc++6 python3-minimal libpython3.11-stdlib)
+readonly PACKAGES=(libc6 libgcc-s1 libstdc++6 python3-minimal libpython3.11-stdlib
+  python3-distutils) # that of TensorFlow 2.15
 
 fail() {
   printf 'error: %s\n' "$1" >&2

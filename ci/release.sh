@@ -224,7 +224,9 @@ import zipfile
 
 for wheel in sys.argv[2:]:
     with zipfile.ZipFile(wheel) as archive:
-        wanted = re.compile(r"tensorflow/lib[^/]*\.so[.\d]*|tf_model_pool/(bin/.*|lib.*\.so)")
+        wanted = re.compile(
+            r"tensorflow/lib[^/]*\.so[.\d]*|tensorflow\w*\.libs/.+|tf_model_pool/(bin/.*|lib.*\.so)"
+        )
         names = [name for name in archive.namelist() if wanted.fullmatch(name)]
         archive.extractall(sys.argv[1], names)
 CODE
