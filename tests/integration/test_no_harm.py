@@ -295,3 +295,21 @@ def test_updates_do_not_use_up_a_cpu_quota(
     # THEN the kernel stops it hardly more often than without updates
     assert first["throttled"] <= steady["throttled"] + 1
     assert later["throttled"] <= steady["throttled"] + later["updates"]
+
+
+def test_a_load_comes_to_its_end_though_requests_use_the_cpu_quota_up(
+    patched: HarmProbe, models: Path
+) -> None:
+    # GIVEN a third of a CPU for requests, and little more for all
+    limits = {"cpu__cfs_quota_us": "40000", "cpu__max": "40000 100000"}
+    with _control_group("cpu", **limits) as (enter, directory):
+        report = patched.run(
+            "updates",
+            100,
+            models / "table" / "1",
+            through=enter,
+            HARM_PROBE_CPU_STAT=str(directory / "cpu.stat"),
+        )
+    # THEN both are there: it did not wait for the quota that is never left
+    assert report.of("first update")
+    assert report.of("updates")

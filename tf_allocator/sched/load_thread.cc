@@ -177,24 +177,24 @@ class Pacer {
     threads_.erase(it);
   }
 
-  // On the paced thread: sleeps until it owes nothing.
+  // On the paced thread: sleeps until it owes nothing. What it owes ends, where
+  // a quota that requests alone use up may be short for ever.
   void PauseHere(PacedThread* paced) {
-    for (;;) {
-      int64_t pause;
+    while (Serving()) {
+      int64_t until;
       {
         const std::lock_guard<std::mutex> lock(mu_);
         const int64_t now = ClockNs(CLOCK_MONOTONIC);
         LookIfDue(now);
         paced->turns.Pause(now, ClockNs(paced->cpu_clock), ShareOfOne());
-        pause = share_.quota_is_short() ? kLookAtQuotaNs
-                                        : paced->turns.Owed(ShareOfOne());
-        if (pause == 0 || !Serving()) return;
-        // What is scarce may change meanwhile.
-        pause = std::min(pause, CpuShare::kLookNs);
-        paced->pause_until_ns = now + pause;
+        const int64_t owed = paced->turns.Owed(ShareOfOne());
+        if (owed == 0) return;
+        // The share may change meanwhile.
+        until = now + std::min(owed, CpuShare::kLookNs);
       }
-      const timespec time = {0, pause};
-      nanosleep(&time, nullptr);
+      // Not with the lock: a signal on its way would sleep for as long with it.
+      paced->pause_until_ns = until;
+      SleepUntilTurn(0);
     }
   }
 
