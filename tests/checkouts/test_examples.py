@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -129,16 +130,15 @@ def job() -> dict[str, Any]:
 def test_the_workflow_runs_every_supported_release(job: dict[str, Any]) -> None:
     matrix = job["strategy"]["matrix"]
     assert sorted(matrix["tensorflow"]) == sorted(one.version for one in releases.RELEASES)
-    pairs = [(version, python) for version in matrix["tensorflow"] for python in matrix["python"]]
-    pairs += [(more["tensorflow"], more["python"]) for more in matrix["include"]]
-    assert len(pairs) == len(set(pairs))
-    for version, python in pairs:
+    names = ("tensorflow", "python", "arch")
+    runs = list(itertools.product(*(matrix[name] for name in names)))
+    runs += [tuple(more[name] for name in names) for more in matrix["include"]]
+    assert len(runs) == len(set(runs))
+    assert {machine for _, _, machine in runs} == {"x86_64", "aarch64"}
+    for version, python, machine in runs:
         # Raises for a wheel that was never released.
         releases.find_wheel(
-            releases.find_release(version),
-            "tensorflow-cpu",
-            f"cp{python.replace('.', '')}",
-            "x86_64",
+            releases.find_release(version), None, f"cp{python.replace('.', '')}", machine
         )
 
 
