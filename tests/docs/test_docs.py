@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,8 @@ PATH = re.compile(r"(?<![\w/.<-])(?:\./)?(" + OWN_PATH + r"|build\.sh)(?![\w*])"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 STAGE = re.compile(r"\./build\.sh +([a-z-]+)")
 SUBCOMMAND = re.compile(r"(?:python -m tf_model_pool|\btf-model-pool) +([a-z]+)")
+# Not a file's name, nor a schema's (`tf_model_pool.stats/1`).
+OWN_NAME = re.compile(r"(?<![\w./])(tf_model_pool(?:\.[A-Za-z_]\w*)+)(?!\.?[\w/])")
 VARIABLE = re.compile(r"\bTF_MODEL_POOL(?:_[A-Z]+)*\b")
 
 
@@ -65,6 +70,26 @@ def unknown_subcommands(text: str) -> list[str]:
     return sorted(c for c in set(SUBCOMMAND.findall(text)) if f'"{c}"' not in source)
 
 
+def unknown_names(text: str) -> list[str]:
+    """`tf_model_pool.X.Y` in `text` that a program has not got after `import tf_model_pool`."""
+    program = (
+        "import sys, json, functools, tf_model_pool\n"
+        "for name in json.load(sys.stdin):\n"
+        "    try:\n"
+        "        functools.reduce(getattr, name.split('.')[1:], tf_model_pool)\n"
+        "    except AttributeError:\n"
+        "        print(name)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        input=json.dumps(sorted(set(OWN_NAME.findall(text)))),
+        env={**os.environ, "PYTHONPATH": str(Path(tf_model_pool.__file__).parents[1])},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+
+
 def settings_in_source() -> set[str]:
     """Every variable that the C++ reads."""
     return set(VARIABLE.findall((ROOT / "tf_allocator/device/settings.cc").read_text()))
@@ -85,6 +110,12 @@ def test_a_document_names_only_commands_that_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_settings_that_exist(document: Path) -> None:
     assert set(VARIABLE.findall(document.read_text())) <= settings_in_source()
+
+
+def test_importing_the_package_is_enough_for_the_names_in_the_documents() -> None:
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    assert "tf_model_pool.prometheus.register" in OWN_NAME.findall(text)
+    assert unknown_names(text) == []
 
 
 def test_the_reference_has_every_setting_and_field() -> None:
@@ -165,11 +196,13 @@ def test_the_checkers_see_what_is_wrong() -> None:
     # GIVEN a document that names things that do not exist
     text = (
         "see `tests/nowhere.py` and [there](docs/nowhere.md); run `./build.sh nothing` and "
-        "`python -m tf_model_pool nothing` with TF_MODEL_POOL_NOTHING"
+        "`python -m tf_model_pool nothing` with TF_MODEL_POOL_NOTHING, or call "
+        "tf_model_pool.stats.nothing()"
     )
     # THEN each checker reports its own
     assert missing_paths(text, ROOT) == ["docs/nowhere.md", "tests/nowhere.py"]
     assert unknown_stages(text) == ["nothing"]
     assert unknown_subcommands(text) == ["nothing"]
+    assert unknown_names(text) == ["tf_model_pool.stats.nothing"]
     assert unknown_subcommands("`tf-model-pool nowhere`") == ["nowhere"]
     assert "TF_MODEL_POOL_NOTHING" not in settings_in_source()
