@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import tf_model_pool
+from support import monitoring
+from tf_model_pool import errors
 from tf_model_pool.demo import latencies, update
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +159,50 @@ def test_the_reference_has_a_row_for_each_public_function() -> None:
     ]
     assert "release" in functions
     assert [name for name in functions if f"| `{name}(" not in reference] == []
+
+
+def test_the_reference_has_a_row_for_each_error() -> None:
+    _, _, section = (ROOT / "docs/reference.md").read_text().partition("\n### Errors\n")
+    rows = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    root = tf_model_pool.ModelPoolError
+    known = [
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, root) and kind is not root
+    ]
+    assert sorted(rows) == sorted(known)
+
+
+def test_the_guide_has_each_metric_of_a_python_process_with_its_kind_and_labels() -> None:
+    rows = re.findall(
+        r"^\| `(tf_model_pool_\w+)` \| (\w+) \|([^|]*)\|",
+        (ROOT / "docs/python.md").read_text(),
+        re.MULTILINE,
+    )
+    shown = [
+        (name, (kind, frozenset(re.findall(r"`(\w+)`", labels)))) for name, kind, labels in rows
+    ]
+    assert sorted(shown) == sorted(monitoring.declared_by_python().items())
+
+
+def test_the_table_of_names_in_tuning_has_metrics_and_fields_that_there_are() -> None:
+    _, _, section = (ROOT / "docs/tuning.md").read_text().partition("\n### Names in Python\n")
+    section = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|([^|]*)\|([^|]*)\|", section, re.MULTILINE)
+    serving = {
+        name.removeprefix(monitoring.SERVING)
+        for name in monitoring.declared(ROOT)
+        if name.startswith(monitoring.SERVING)
+    }
+    assert {name for name, _, _ in rows} == serving
+    fields = {
+        f"{record.__name__}.{field.name}"
+        for record in (tf_model_pool.PoolStats, tf_model_pool.Totals, tf_model_pool.LoadTotals)
+        for field in dataclasses.fields(record)
+    }
+    for _, named, metrics in rows:
+        assert set(re.findall(r"`(\w+\.\w+)`", named)) <= fields
+        assert monitoring.asked(metrics) <= set(monitoring.declared_by_python())
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/examples/*.py")), ids=lambda p: p.name)
