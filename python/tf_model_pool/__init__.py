@@ -6,11 +6,15 @@ needs them does. Where the patched TensorFlow is missing, importing emits one
 `InactiveWarning` that says what is missing and how to get it (another TensorFlow that was
 installed over the patched one is such a case), `is_active()` is False, and the
 other functions raise `NotActiveError` with the same text. The command line
-(`python -m tf_model_pool`) does not warn.
+(`python -m tf_model_pool`) does not warn. The submodules `prometheus` and `stats` are there
+without an import of their own.
 """
 
+import importlib
 import sys
 import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tf_model_pool._version import __version__
 from tf_model_pool.api import (
@@ -116,6 +120,16 @@ __all__ = [
     "totals",
     "trim",
 ]
+
+if TYPE_CHECKING:
+    from tf_model_pool import prometheus as prometheus
+    from tf_model_pool import stats as stats
+else:
+    # Type checkers would believe that every name is there.
+    def __getattr__(name: str) -> ModuleType:
+        if name in ("prometheus", "stats"):
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _runs_as_command() -> bool:

@@ -574,13 +574,6 @@ def _advise_system(pools: PoolInfo, system: SystemInfo, add: Any) -> None:
             "it is 2, so memory of standby pools counts fully against the commit limit, and a "
             "load falls back to the device's allocator when that is reached",
         )
-    limit_is_set = bool(pools.settings.get("TF_MODEL_POOL_LIMIT_MB"))
-    if pools.active and system.cgroup_limit_bytes is not None and not limit_is_set:
-        add(
-            "Set TF_MODEL_POOL_LIMIT_MB below the memory limit of the control group.",
-            f"that limit is {_size(system.cgroup_limit_bytes)}; standby pools keep the memory of "
-            "unloaded versions, and the kernel would end the process rather than ask for it",
-        )
     cpus = (
         system.usable_cpus
         if system.cpu_quota is None

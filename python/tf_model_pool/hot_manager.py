@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from tf_model_pool import version_directory
+from tf_model_pool import at_exit, version_directory
 from tf_model_pool.errors import (
     HotModelClosedError,
     HotModelError,
@@ -47,10 +47,6 @@ from tf_model_pool.hot_versions import Versions
 from tf_model_pool.version_directory import Fingerprint
 
 log = logging.getLogger("tf_model_pool.hot_model")
-
-
-#: How long the end of the interpreter waits for loads and calls in flight, in seconds.
-_EXIT_SECONDS = 10.0
 
 
 class _Reload:
@@ -445,9 +441,8 @@ def _close_all_at_exit() -> None:
     managers = list(alive)
     for manager in managers:
         manager.request_stop()
-    deadline = time.monotonic() + _EXIT_SECONDS
     for manager in managers:
-        manager.join(max(0.0, deadline - time.monotonic()))
+        manager.join(at_exit.seconds_left())
 
 
 def _after_fork_in_child() -> None:

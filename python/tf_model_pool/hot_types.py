@@ -66,6 +66,8 @@ class HotStats:
         request_errors: those that raised.
         requests_in_flight: those that have not returned.
         storage_failures: how often the base directory could not be listed.
+        newest_version: the newest that the last look found on disk, None if it found none.
+        failed_versions: how many of those on disk did not load when they were tried last.
     """
 
     name: str
@@ -80,6 +82,8 @@ class HotStats:
     request_errors: int
     requests_in_flight: int
     storage_failures: int
+    newest_version: int | None
+    failed_versions: int
 
 
 @dataclasses.dataclass(frozen=True)

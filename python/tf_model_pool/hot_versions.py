@@ -156,6 +156,8 @@ class Versions:
                 request_errors=self._request_errors,
                 requests_in_flight=sum(entry.users for entry in entries),
                 storage_failures=self._storage_failures,
+                newest_version=max(self._found, default=None),
+                failed_versions=sum(version not in self._entries for version in self._failures),
             )
 
     def check_usable(self) -> None:

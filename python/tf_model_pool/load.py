@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tf_model_pool import api
+from tf_model_pool import api, at_exit
 from tf_model_pool.errors import ForkedError, ModelClosedError, NotActiveError, TensorFlowError
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _SESSION = "tf_model_pool._session"
 _DEFAULT = "serving_default"
-#: How long calls and loads in flight may delay the end of the interpreter.
-_EXIT_SECONDS = 10.0
 #: DataType has fewer values; those from 101 are references.
 _DATA_TYPES = range(1, 100)
 _NOT_FOR_NUMPY = ("resource", "variant")
@@ -321,8 +319,13 @@ def _load_session() -> Any:
     global _eager_tensor
     _eager_tensor = tf.__internal__.EagerTensor
     native.configure(_dtypes(tf), _as_array, TensorFlowError, ModelClosedError, ForkedError)
-    atexit.register(native.close_all, _EXIT_SECONDS)
+    close_at_exit(native)
     return native
+
+
+def close_at_exit(native: Any) -> None:
+    """Lets the end of the interpreter close every model."""
+    atexit.register(lambda: native.close_all(at_exit.seconds_left()))
 
 
 def _dtypes(tf: Any) -> dict[int, tuple[str, np.dtype[Any] | None]]:

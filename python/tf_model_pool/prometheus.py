@@ -28,6 +28,9 @@ _COUNTERS = (
     ("storage_failures", "storage_failures", "Looks at the base directory that failed"),
 )
 _GAUGES = (
+    ("version", "version", "Version that serves"),
+    ("newest_version", "newest_version", "Newest version on disk, whether or not it serves"),
+    ("failed_versions", "failed_versions", "Versions on disk that did not load"),
     ("requests_in_flight", "requests_in_flight", "Calls that have not returned"),
     ("last_load_seconds", "last_load_seconds", "Duration of the last load"),
 )
@@ -85,9 +88,6 @@ class Collector:
         for stats in hot_models():
             count = seen[stats.name] = seen.get(stats.name, 0) + 1
             models.append(([stats.name if count == 1 else f"{stats.name} ({count})"], stats))
-        version = core.GaugeMetricFamily(
-            "tf_model_pool_model_version", "Version that serves", labels=["model"]
-        )
         pinned = core.GaugeMetricFamily(
             "tf_model_pool_model_pinned", "1 if reload() pinned a version", labels=["model"]
         )
@@ -95,11 +95,9 @@ class Collector:
             "tf_model_pool_model_load_seconds", "Successful loads, with warm-up", labels=["model"]
         )
         for labels, stats in models:
-            if stats.version is not None:
-                version.add_metric(labels, stats.version)
             pinned.add_metric(labels, int(stats.pinned is not None))
             seconds.add_metric(labels, count_value=stats.loads, sum_value=stats.load_seconds)
-        yield from (version, pinned, seconds)
+        yield from (pinned, seconds)
         for fields, family in (
             (_COUNTERS, core.CounterMetricFamily),
             (_GAUGES, core.GaugeMetricFamily),
@@ -107,7 +105,9 @@ class Collector:
             for field, metric, help_text in fields:
                 found = family(f"tf_model_pool_model_{metric}", help_text, labels=["model"])
                 for labels, stats in models:
-                    found.add_metric(labels, getattr(stats, field))
+                    value = getattr(stats, field)
+                    if value is not None:
+                        found.add_metric(labels, value)
                 yield found
 
     def _pools(self) -> Iterator[Any]:

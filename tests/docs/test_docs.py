@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import tf_model_pool
+from support import monitoring
+from tf_model_pool import errors
 from tf_model_pool.demo import latencies, update
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +39,8 @@ PATH = re.compile(r"(?<![\w/.<-])(?:\./)?(" + OWN_PATH + r"|build\.sh)(?![\w*])"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 STAGE = re.compile(r"\./build\.sh +([a-z-]+)")
 SUBCOMMAND = re.compile(r"(?:python -m tf_model_pool|\btf-model-pool) +([a-z]+)")
+# Not a file's name, nor a schema's (`tf_model_pool.stats/1`).
+OWN_NAME = re.compile(r"(?<![\w./])(tf_model_pool(?:\.[A-Za-z_]\w*)+)(?!\.?[\w/])")
 VARIABLE = re.compile(r"\bTF_MODEL_POOL(?:_[A-Z]+)*\b")
 
 
@@ -65,6 +72,26 @@ def unknown_subcommands(text: str) -> list[str]:
     return sorted(c for c in set(SUBCOMMAND.findall(text)) if f'"{c}"' not in source)
 
 
+def unknown_names(text: str) -> list[str]:
+    """`tf_model_pool.X.Y` in `text` that a program has not got after `import tf_model_pool`."""
+    program = (
+        "import sys, json, functools, tf_model_pool\n"
+        "for name in json.load(sys.stdin):\n"
+        "    try:\n"
+        "        functools.reduce(getattr, name.split('.')[1:], tf_model_pool)\n"
+        "    except AttributeError:\n"
+        "        print(name)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        input=json.dumps(sorted(set(OWN_NAME.findall(text)))),
+        env={**os.environ, "PYTHONPATH": str(Path(tf_model_pool.__file__).parents[1])},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+
+
 def settings_in_source() -> set[str]:
     """Every variable that the C++ reads."""
     return set(VARIABLE.findall((ROOT / "tf_allocator/device/settings.cc").read_text()))
@@ -85,6 +112,12 @@ def test_a_document_names_only_commands_that_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_document_names_only_settings_that_exist(document: Path) -> None:
     assert set(VARIABLE.findall(document.read_text())) <= settings_in_source()
+
+
+def test_importing_the_package_is_enough_for_the_names_in_the_documents() -> None:
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    assert "tf_model_pool.prometheus.register" in OWN_NAME.findall(text)
+    assert unknown_names(text) == []
 
 
 def test_the_reference_has_every_setting_and_field() -> None:
@@ -128,6 +161,50 @@ def test_the_reference_has_a_row_for_each_public_function() -> None:
     assert [name for name in functions if f"| `{name}(" not in reference] == []
 
 
+def test_the_reference_has_a_row_for_each_error() -> None:
+    _, _, section = (ROOT / "docs/reference.md").read_text().partition("\n### Errors\n")
+    rows = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    root = tf_model_pool.ModelPoolError
+    known = [
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, root) and kind is not root
+    ]
+    assert sorted(rows) == sorted(known)
+
+
+def test_the_guide_has_each_metric_of_a_python_process_with_its_kind_and_labels() -> None:
+    rows = re.findall(
+        r"^\| `(tf_model_pool_\w+)` \| (\w+) \|([^|]*)\|",
+        (ROOT / "docs/python.md").read_text(),
+        re.MULTILINE,
+    )
+    shown = [
+        (name, (kind, frozenset(re.findall(r"`(\w+)`", labels)))) for name, kind, labels in rows
+    ]
+    assert sorted(shown) == sorted(monitoring.declared_by_python().items())
+
+
+def test_the_table_of_names_in_tuning_has_metrics_and_fields_that_there_are() -> None:
+    _, _, section = (ROOT / "docs/tuning.md").read_text().partition("\n### Names in Python\n")
+    section = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|([^|]*)\|([^|]*)\|", section, re.MULTILINE)
+    serving = {
+        name.removeprefix(monitoring.SERVING)
+        for name in monitoring.declared(ROOT)
+        if name.startswith(monitoring.SERVING)
+    }
+    assert {name for name, _, _ in rows} == serving
+    fields = {
+        f"{record.__name__}.{field.name}"
+        for record in (tf_model_pool.PoolStats, tf_model_pool.Totals, tf_model_pool.LoadTotals)
+        for field in dataclasses.fields(record)
+    }
+    for _, named, metrics in rows:
+        assert set(re.findall(r"`(\w+\.\w+)`", named)) <= fields
+        assert monitoring.asked(metrics) <= set(monitoring.declared_by_python())
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/examples/*.py")), ids=lambda p: p.name)
 def test_an_example_is_under_a_hundred_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 100
@@ -165,11 +242,13 @@ def test_the_checkers_see_what_is_wrong() -> None:
     # GIVEN a document that names things that do not exist
     text = (
         "see `tests/nowhere.py` and [there](docs/nowhere.md); run `./build.sh nothing` and "
-        "`python -m tf_model_pool nothing` with TF_MODEL_POOL_NOTHING"
+        "`python -m tf_model_pool nothing` with TF_MODEL_POOL_NOTHING, or call "
+        "tf_model_pool.stats.nothing()"
     )
     # THEN each checker reports its own
     assert missing_paths(text, ROOT) == ["docs/nowhere.md", "tests/nowhere.py"]
     assert unknown_stages(text) == ["nothing"]
     assert unknown_subcommands(text) == ["nothing"]
+    assert unknown_names(text) == ["tf_model_pool.stats.nothing"]
     assert unknown_subcommands("`tf-model-pool nowhere`") == ["nowhere"]
     assert "TF_MODEL_POOL_NOTHING" not in settings_in_source()

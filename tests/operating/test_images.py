@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-import fnmatch
 import io
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dockerfile_parse import DockerfileParser
 
+import tf_model_pool
+from support import checkouts
 from tf_model_pool_build.releases import releases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,15 +39,27 @@ def instructions(text: str) -> list[dict[str, Any]]:
     return found
 
 
+#: Docker's patterns: those of Go's filepath.Match, and `**` for any number of directories.
+_WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _matches(pattern: str, path: str) -> bool:
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.strip("/"))
+    expression = "".join(_WILDCARDS.get(part, re.escape(part)) for part in parts)
+    return re.fullmatch(expression, path) is not None
+
+
 def is_sent(path: str) -> bool:
-    """Whether .dockerignore lets a path of the checkout into the build."""
+    """Whether .dockerignore lets a path of the checkout into the build.
+
+    The last pattern that matches the path or a directory above it decides.
+    """
     sent = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
         pattern = line.removeprefix("!")
-        parents = [path, *(str(parent) for parent in Path(path).parents)]
-        if any(fnmatch.fnmatch(one, pattern) for one in parents):
+        if any(_matches(pattern, str(one)) for one in (Path(path), *Path(path).parents)):
             sent = line.startswith("!")
     return sent
 
@@ -75,7 +91,7 @@ def problems(text: str) -> list[str]:
                 found.append(f"no stage: {source}")
             continue
         for path in (source, *more):
-            path = re.sub(r"\$\{(\w+)\}", lambda match: arguments.get(match[1], ""), path)
+            path = _filled_in(path, arguments)
             # Wheels are made later.
             if not path.startswith("dist/") and not (ROOT / path).exists():
                 found.append(f"no file: {path}")
@@ -91,10 +107,67 @@ def _json(text: str) -> object:
         return None
 
 
+def _filled_in(text: str, arguments: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{(\w+)\}", lambda match: arguments.get(match[1], ""), text)
+
+
+def stages(text: str) -> list[list[dict[str, Any]]]:
+    """The instructions of each stage; what stands before the first FROM is of none."""
+    found: list[list[dict[str, Any]]] = []
+    for one in instructions(text):
+        if one["instruction"] == "FROM":
+            found.append([])
+        if found:
+            found[-1].append(one)
+    return found
+
+
 def last_stage(text: str) -> list[dict[str, Any]]:
-    found = instructions(text)
-    start = max(n for n, one in enumerate(found) if one["instruction"] == "FROM")
-    return found[start:]
+    return stages(text)[-1]
+
+
+def copy_as_docker(stage: list[dict[str, Any]], context: Path, image: Path) -> None:
+    """What a stage copies of `context`, as far as .dockerignore lets it, below `image`."""
+    arguments: dict[str, str] = {}
+    for one in stage:
+        if one["instruction"] == "ARG":
+            key, _, arguments[key] = one["value"].partition("=")
+        if one["instruction"] != "COPY" or one["value"].startswith("--from="):
+            continue
+        *sources, target = _filled_in(one["value"], arguments).split()
+        for source in sources:
+            found = sorted(context.glob(source))
+            assert found, f"no file: {source}"
+            for path in found:
+                # A directory's contents, and a file by its name.
+                start = path if path.is_dir() else path.parent
+                for file in path.rglob("*") if path.is_dir() else (path,):
+                    if file.is_file() and is_sent(str(file.relative_to(context))):
+                        goal = image / target.strip("/") / file.relative_to(start)
+                        goal.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(file, goal)
+
+
+def make_serving_image(text: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Runs what the stage of the checkout runs of ours, on what it copies, without packages."""
+    (stage,) = (one for one in stages(text) if one[0]["value"].endswith(" AS patched"))
+    copy_as_docker(stage, ROOT, directory)
+    checkouts.make_serving(directory / "serving", "patch")
+    python = directory / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    (command,) = (
+        one["value"]
+        for one in stage
+        if one["instruction"] == "RUN" and one["value"].startswith("/project/")
+    )
+    return subprocess.run(
+        ["sh", "-c", re.sub(r"(?<=\s)/|^/", f"{directory}/", command)],
+        env={"PATH": os.environ["PATH"], "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -123,10 +196,69 @@ def test_a_mistake_in_a_dockerfile_is_seen(right: str, wrong: str, expected: lis
     assert problems(text.replace(right, wrong)) == expected
 
 
+def test_the_checkout_is_patched_with_what_serving_s_image_copies(tmp_path: Path) -> None:
+    done = make_serving_image((ROOT / SERVING).read_text(), tmp_path)
+    assert done.returncode == 0, done.stderr
+    patch = tmp_path / "serving/third_party/tf_model_pool/tensorflow.patch"
+    assert "+++ b/tf_allocator/BUILD\n" in patch.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("COPY patches /project/patches\n", "patches"),
+        ("COPY python /project/python\n", "tf_model_pool_build"),
+        ("COPY tf_allocator /project/tf_allocator\n", "/tf_allocator/binary/hooks.def"),
+    ],
+)
+def test_what_serving_s_image_does_not_copy_is_named(
+    line: str, missing: str, tmp_path: Path
+) -> None:
+    text = (ROOT / SERVING).read_text()
+    assert line in text
+    done = make_serving_image(text.replace(line, ""), tmp_path)
+    assert done.returncode != 0
+    assert missing in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_python_image_gets_a_wheel_and_the_server_that_its_entry_point_names(
+    tmp_path: Path,
+) -> None:
+    # GIVEN a checkout that has made wheels of two releases, and the library for another wheel
+    text = (ROOT / PYTHON).read_text()
+    context, image = tmp_path / "context", tmp_path / "image"
+    shutil.copytree(ROOT / "docs/examples", context / "docs/examples")
+    wheel = "tensorflow_cpu-2.21.0+modelpool.0.1.0-cp311-cp311-manylinux_2_35_x86_64.whl"
+    for name in (wheel, wheel.replace("2.21", "2.20"), "tf_model_pool-0.1.0-cp311-cp311-x.whl"):
+        checkouts.write_tree(context / "dist", {name: ""})
+    # WHEN both stages copy
+    for stage in stages(text):
+        copy_as_docker(stage, context, image)
+    # THEN pip gets one wheel, and the server starts without the rest of the checkout
+    assert [path.name for path in (image / "wheels").iterdir()] == [wheel]
+    (entry,) = (x["value"] for x in last_stage(text) if x["instruction"] == "ENTRYPOINT")
+    words = json.loads(entry)
+    app = words[words.index("--app-dir") + 1]
+    module, _, name = words[words.index("--app-dir") + 2].partition(":")
+    subprocess.run(
+        [sys.executable, "-c", f"import {module}; {module}.{name}.routes"],
+        cwd=f"{image}{app}",
+        env={**os.environ, "PYTHONPATH": str(Path(tf_model_pool.__file__).parents[1])},
+        check=True,
+    )
+
+
 def test_the_wheel_is_sent_and_other_files_of_dist_are_not() -> None:
     assert is_sent("dist/tensorflow_cpu-2.21.0+modelpool-cp311-cp311-linux_x86_64.whl")
     assert not is_sent("dist/tf_model_pool-0.1.0.whl")
     assert not is_sent("tests/conftest.py")
+    assert not is_sent("dist/tensorflow/x.whl")
+
+
+def test_what_python_compiled_is_not_sent() -> None:
+    assert is_sent("python/tf_model_pool_build/series/tree.py")
+    assert not is_sent("python/tf_model_pool_build/series/__pycache__/tree.cpython-311.pyc")
 
 
 def test_serving_is_the_newest_tag_and_python_the_release_that_is_built_unless_told() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ import yaml
 
 from support.servers import free_port
 from tf_model_pool import api, prometheus
+from tf_model_pool.hot_types import HotStats
 
 SERVING = ":tensorflow:core:model_pool:"
 
@@ -41,17 +43,30 @@ def declared(root: Path) -> set[str]:
     """The metrics of TensorFlow Serving, by our header, and of Python, by our collector."""
     header = (root / "tf_allocator/device/metrics.h").read_text()
     names = {SERVING + name for name in re.findall(r"^// \| (\w+) +\|", header, re.MULTILINE)}
+    return names | set(declared_by_python())
+
+
+def declared_by_python() -> dict[str, tuple[str, frozenset[str]]]:
+    """Kind and labels of the metrics that our collector has for a model and a pool."""
     import prometheus_client  # of the extra `examples`
 
     registry = prometheus_client.CollectorRegistry()
+    found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "pools", list)
-        patch.setattr(api, "totals", lambda: api.Totals(*[0] * 9, ""))
-        patch.setattr(api, "load_totals", lambda: api.LoadTotals(0, 0, 0, ""))
+        patch.setattr(prometheus, "hot_models", lambda: [_of_ones(HotStats)])
+        patch.setattr(api, "pools", lambda: [_of_ones(api.PoolStats)])
+        patch.setattr(api, "totals", lambda: _of_ones(api.Totals))
+        patch.setattr(api, "load_totals", lambda: _of_ones(api.LoadTotals))
         prometheus.register(registry)
         for family in registry.collect():
-            names.add(family.name + ("_total" if family.type == "counter" else ""))
-    return names
+            name = family.name + ("_total" if family.type == "counter" else "")
+            found[name] = (family.type, frozenset(family.samples[0].labels))
+    return found
+
+
+def _of_ones(record: type[Any]) -> Any:
+    """A record with a 1, or "1", in every field."""
+    return record(**{f.name: "1" if f.type == "str" else 1 for f in dataclasses.fields(record)})
 
 
 def query(address: str, expression: str) -> list[dict[str, Any]]:

@@ -278,7 +278,6 @@ def test_healthy_system_gets_no_advice() -> None:
         ({"thp_enabled": "always"}, ("madvise", "compact")),
         ({"address_space_limit_bytes": 8 * GIB}, ("ulimit -v", "8.0 GiB")),
         ({"overcommit_memory": 2}, ("vm.overcommit_memory",)),
-        ({"cgroup_limit_bytes": 4 * GIB}, ("TF_MODEL_POOL_LIMIT_MB", "4.0 GiB")),
         ({"usable_cpus": 2}, ("CPUs", "may use 2")),
         ({"cpu_quota": 1.5}, ("CPUs", "may use 1.5")),
     ],
@@ -305,9 +304,9 @@ def test_a_name_that_is_not_a_settings_gets_the_nearest_one(name: str, words: st
     assert advice_text(pools=pools).startswith(words)
 
 
-def test_limit_that_is_set_needs_no_advice_about_the_control_group() -> None:
-    pools = dataclasses.replace(POOLS, settings={"TF_MODEL_POOL_LIMIT_MB": "1024"})
-    assert advice_text(pools=pools, cgroup_limit_bytes=4 * GIB) == ""
+def test_a_memory_limit_of_the_control_group_needs_no_setting() -> None:
+    # The kernel takes standby memory before it kills: docs/design.md, "Standby memory".
+    assert advice_text(cgroup_limit_bytes=4 * GIB) == ""
 
 
 def test_huge_pages_switched_off_need_no_advice_about_the_kernel() -> None:

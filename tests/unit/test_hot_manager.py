@@ -73,6 +73,33 @@ def test_a_version_that_does_not_close_stops_nothing(
     assert "ctr: version 1 did not close" in caplog.text
 
 
+def test_the_counts_tell_the_newest_version_on_disk_and_those_that_do_not_load(base: Path) -> None:
+    stepper = Stepper(base)
+
+    def told() -> tuple[int | None, int]:
+        stats = stepper.manager.stats()
+        return stats.newest_version, stats.failed_versions
+
+    assert told() == (None, 0)
+    write_version(base, 1)
+    stepper.look()
+    assert told() == (1, 0)
+    stepper.loader.errors[2] = MemoryError()
+    write_version(base, 2)
+    stepper.look(2)
+    assert (stepper.serving, *told()) == (1, 2, 1)
+    # While it is tried again it is still one that does not load.
+    during = []
+    stepper.loader.during = lambda: during.append(told())
+    stepper.look()
+    assert during == [(2, 1)]
+    # Without saved_model.pb a directory is not tried, and is on disk.
+    (base / "3").mkdir()
+    del stepper.loader.errors[2]
+    stepper.look(2)
+    assert (stepper.serving, *told()) == (2, 3, 0)
+
+
 # Warm-up.
 
 

@@ -474,7 +474,7 @@ def _run_script(text: str, base: Path) -> subprocess.CompletedProcess[str]:
         from pathlib import Path
         from support.hot_models import Blocker, FakeLoader, write_version
         import tf_model_pool
-        from tf_model_pool import HotModel, hot_manager
+        from tf_model_pool import HotModel, at_exit, hot_manager
         base = Path({str(base)!r})
         write_version(base, 1)
         loader = FakeLoader()
@@ -507,7 +507,7 @@ def test_the_interpreter_ends_with_one_alive(base: Path) -> None:
 def test_the_interpreter_ends_while_a_call_or_a_load_hangs(base: Path) -> None:
     done = _run_script(
         """
-        hot_manager._EXIT_SECONDS = 0.1
+        at_exit.LONGEST_WAIT = 0.1
         blocker = Blocker()
         threading.Thread(target=lambda: hot(run=blocker.enter), daemon=True).start()
         blocker.wait_until_entered()
@@ -520,6 +520,27 @@ def test_the_interpreter_ends_while_a_call_or_a_load_hangs(base: Path) -> None:
         base,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")
+
+
+def test_calls_and_versions_delay_the_end_of_the_interpreter_for_ten_seconds_together(
+    base: Path,
+) -> None:
+    done = _run_script(
+        """
+        import atexit, importlib, types
+        now = [1000.0]
+        at_exit.time = types.SimpleNamespace(monotonic=lambda: now[0])
+        def wait(_, seconds):
+            print(seconds)
+            now[0] += seconds
+        hot_manager.Manager.join = wait
+        native = types.SimpleNamespace(close_all=lambda seconds: wait(None, seconds))
+        # As the first load does.
+        importlib.import_module("tf_model_pool.load").close_at_exit(native)
+        """,
+        base,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "10.0\n0.0\n", "")
 
 
 def test_a_forked_child_says_what_to_do_and_the_parent_serves_on(base: Path) -> None:

@@ -98,6 +98,7 @@ def test_a_model_has_its_version_and_counts(
     assert value("requests_in_flight") == value("storage_failures_total") == 0
     hot.reload(3, timeout=60)
     assert value("pinned") == 1
+    assert (value("newest_version"), value("failed_versions")) == (3, 0)
     # AND no more once it is closed
     hot.close()
     assert value("version") is None
@@ -112,6 +113,7 @@ def test_two_models_of_one_name_stay_apart(
     assert 'tf_model_pool_model_loads_total{model="ctr (2)"} 0.0' in text
     # The second one serves nothing.
     assert 'tf_model_pool_model_version{model="ctr (2)"}' not in text
+    assert 'tf_model_pool_model_newest_version{model="ctr (2)"}' not in text
 
 
 def test_pools_are_told_as_our_own_reader_reads_them(

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tf_model_pool_build.architecture import Binding
-from tf_model_pool_build.errors import CheckoutError, UnsupportedWheelError
+from tf_model_pool_build.errors import BuildError, CheckoutError, UnsupportedWheelError
 
 FRAMEWORK = "tensorflow/libtensorflow_framework.so.2"
 CC = "tensorflow/libtensorflow_cc.so.2"
@@ -92,7 +92,17 @@ def read_hooks(text: str) -> dict[str, ReplacedFunction]:
     }
 
 
-HOOKS: Mapping[str, ReplacedFunction] = read_hooks(HOOKS_FILE.read_text(encoding="utf-8"))
+def _own_hooks() -> dict[str, ReplacedFunction]:
+    try:
+        return read_hooks(HOOKS_FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BuildError(
+            f"{HOOKS_FILE} is missing; expected a whole checkout of this project: build.sh, "
+            "patches/, python/ and tf_allocator/"
+        ) from None
+
+
+HOOKS: Mapping[str, ReplacedFunction] = _own_hooks()
 #: `Release.functions` says which of these a release has.
 LOAD_BUNDLE = HOOKS["LOAD_BUNDLE"]
 LOAD_LITE = HOOKS["LOAD_LITE"]
