@@ -99,9 +99,6 @@ class Choice:
         if not version_directory.is_saved_model(directory):
             return False
         files = version_directory.fingerprint(directory)
-        if files is None:
-            self._files.pop(version, None)
-            return None
         if version not in self._files or self._files[version][0] != files:
             self._files[version] = (files, now)
         failure = seen.failures.get(version)

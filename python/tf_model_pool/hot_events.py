@@ -59,7 +59,7 @@ class LoadFailed(HotEvent):
     """
 
     version: int
-    error: Exception
+    error: BaseException
     failures: int
     retry_seconds: float | None
 

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from tf_model_pool import version_directory
+from tf_model_pool.errors import HotModelError
 from tf_model_pool.hot_types import Model, Options
 from tf_model_pool.version_directory import Fingerprint
 from tf_model_pool.warmup import WARMUP_FILE, read_requests
@@ -29,7 +31,7 @@ class Failure:
 
     count: int
     message: str
-    files: Fingerprint | None
+    files: Fingerprint
     pause: float
     retry_at: float
 
@@ -37,8 +39,8 @@ class Failure:
 def next_failure(
     options: Options,
     before: Failure | None,
-    files: Fingerprint | None,
-    error: Exception,
+    files: Fingerprint,
+    error: BaseException,
     now: float,
 ) -> Failure:
     """What follows `before` if the same version does not load again. Pauses double."""
@@ -49,14 +51,20 @@ def next_failure(
     return Failure(count, f"{type(error).__name__}: {error}", files, pause, now + pause)
 
 
-def load_version(options: Options, directory: Path, stopped: Callable[[], bool]) -> Model:
+def load_version(
+    options: Options, directory: Path, files: Fingerprint, stopped: Callable[[], bool]
+) -> Model:
     """Loads a version and lets it answer what warms it up, until `stopped`.
 
-    Raises what the loader or a request raises; no model is left then.
+    `files` are those that were there before. Raises what the loader or a request raises, and
+    `HotModelError` if files are others now; no model is left then.
     """
     model = options.loader(str(directory))
     try:
         _warm_up(options, model, directory, stopped)
+        changed = files ^ version_directory.fingerprint(directory)
+        if changed:
+            raise HotModelError(f"{min(changed)[0]} changed while the version was loaded")
     except BaseException:
         model.close()
         raise

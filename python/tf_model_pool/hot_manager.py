@@ -166,7 +166,7 @@ class Manager(Versions):
         while not self._stop:
             try:
                 delay = self.step()
-            except Exception:
+            except BaseException:
                 # A defect of ours; what is loaded serves on, and the next step may succeed.
                 log.exception("%s: a step failed", self.options.name)
                 delay = self.options.poll_seconds
@@ -202,6 +202,7 @@ class Manager(Versions):
         if not gate.enter(self._wake):
             return self.options.poll_seconds
         if self.options.policy == "resource" and not self._make_room(version):
+            gate.leave(self._wake)  # a call may last, and others have something to load
             return self.options.poll_seconds  # the last call wakes this thread
         try:
             error = self._load(version)
@@ -304,7 +305,7 @@ class Manager(Versions):
             request.done = True
             self._changed.notify_all()
 
-    def _load(self, version: int) -> Exception | None:
+    def _load(self, version: int) -> BaseException | None:
         directory = self._found[version]
         files = version_directory.fingerprint(directory)
         self._notify(LoadStarted(self.options.name, version))
@@ -312,8 +313,8 @@ class Manager(Versions):
             self._loading = version
         begun = self._clock()
         try:
-            model = load_version(self.options, directory, self._stopped)
-        except Exception as error:
+            model = load_version(self.options, directory, files, self._stopped)
+        except BaseException as error:  # sys.exit() in a loader or a warm-up is one, too
             self._record_failure(version, files, error)
             return error
         finally:
@@ -333,7 +334,7 @@ class Manager(Versions):
         self._notify(Loaded(self.options.name, version, seconds))
         return None
 
-    def _record_failure(self, version: int, files: Fingerprint | None, error: Exception) -> None:
+    def _record_failure(self, version: int, files: Fingerprint, error: BaseException) -> None:
         before = self._failures.get(version)
         failure = next_failure(self.options, before, files, error, self._clock())
         with self._lock:
@@ -427,7 +428,7 @@ class Manager(Versions):
             begun = self._clock()
             try:
                 entry.model.close()
-            except Exception:
+            except BaseException:
                 log.exception("%s: version %d did not close", self.options.name, entry.version)
             seconds = self._clock() - begun
             with self._lock:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import threading
 import time
 import weakref
@@ -496,7 +497,7 @@ def _deliver(owner: weakref.ref[HotModel], event: HotEvent) -> None:
         return
     try:
         handler(event)
-    except Exception:
+    except BaseException:  # sys.exit() would end the thread, and nobody would know
         log.exception("%s: on_event raised on %r", event.model, event)
 
 
@@ -521,9 +522,9 @@ def _check(
             raise TypeError(f"{what}={count!r}: must be an int")
         if count is not None and count < 1:
             raise ValueError(f"{what}={count!r}: must be 1 or more")
-    if base.is_file():
+    if os.path.isfile(base):
         raise ValueError(f"base_path={str(base)!r} is a file: give the directory of the versions")
-    if version_directory.is_saved_model(base):
+    if any(os.path.isfile(base / name) for name in version_directory.MODEL_FILES):
         raise ValueError(
             f"base_path={str(base)!r} is a SavedModel: give the directory that holds its versions, "
             "as models/ctr for models/ctr/1; load() takes a single SavedModel"

@@ -59,7 +59,7 @@ class FakeLoader:
     def __init__(self) -> None:
         self.trace: list[str] = []
         self.models: list[FakeModel] = []
-        self.errors: dict[int, Exception] = {}
+        self.errors: dict[int, BaseException] = {}
         self.during: Callable[[], object] = lambda: None
 
     def __call__(self, path: str) -> FakeModel:

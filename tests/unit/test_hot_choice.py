@@ -173,6 +173,66 @@ def test_a_version_in_several_pieces_at_the_start_is_served_when_it_is_whole(bas
 # Versions that do not load.
 
 
+def test_a_loader_that_would_end_the_program_has_failed(base: Path) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base)
+    stepper.look()
+    write_version(base, 2)
+    stepper.loader.errors[2] = SystemExit(3)
+    stepper.look(2)
+    assert stepper.serving == 1
+    assert stepper.manager.versions()[0].error == "SystemExit: 3"
+
+
+def test_a_version_that_changes_while_it_is_loaded_does_not_serve(base: Path) -> None:
+    # GIVEN a copy that goes on during the first load, when nothing serves yet
+    directory = write_version(base, 1)
+    vocabulary = directory / "vocab.txt"
+    vocabulary.write_text("a")
+    stepper = Stepper(base)
+    stepper.loader.during = lambda: vocabulary.write_text(vocabulary.read_text() + "b")
+    stepper.settle()
+    # THEN what was loaded is thrown away
+    assert stepper.serving is None
+    assert stepper.loader.trace == ["load 1", "close 1"]
+    assert stepper.manager.versions()[0].error == (
+        f"HotModelError: {vocabulary} changed while the version was loaded"
+    )
+    # AND the whole version serves
+    stepper.loader.during = lambda: None
+    stepper.look(2)
+    assert stepper.serving == 1
+
+
+def test_a_link_to_nowhere_in_a_version_is_a_file_at_rest(base: Path) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base)
+    stepper.look()
+    directory = write_version(base, 2)
+    (directory / "README.md").symlink_to("../shared/README.md")
+    (directory / "loop").symlink_to("loop")
+    (directory / "here").symlink_to(".")
+    stepper.look(2)
+    assert stepper.serving == 2
+
+
+def test_a_version_that_cannot_be_looked_at_is_tried_and_reported(base: Path) -> None:
+    # GIVEN versions of which the newest is a link to itself
+    write_version(base, 1)
+    (base / "9").symlink_to("9")
+    stepper = Stepper(base)
+    stepper.loader.errors[9] = OSError(40, "Too many levels of symbolic links")
+    stepper.look(2)
+    # THEN an older one serves, and everybody can see why
+    assert stepper.serving == 1
+    assert stepper.manager.stats().storage_failures == 0
+    assert [(s.version, s.state) for s in stepper.manager.versions()] == [
+        (9, "failed"),
+        (1, "serving"),
+    ]
+    assert [e.version for e in stepper.events if isinstance(e, LoadFailed)][:1] == [9]
+
+
 def test_a_version_that_does_not_load_leaves_the_old_one_and_is_reported(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -433,3 +493,23 @@ def test_resource_tries_again_while_nothing_serves(base: Path) -> None:
     del stepper.loader.errors[1]
     stepper.look(8)
     assert stepper.serving == 1
+
+
+def test_resource_lets_others_load_while_it_waits_for_calls(
+    base: Path, tmp_path: Path
+) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base, policy="resource")
+    stepper.look()
+    entry = stepper.manager.acquire()
+    write_version(base, 2)
+    stepper.look(2)
+    # WHEN another model has something to load meanwhile
+    write_version(tmp_path / "other", 1)
+    other = Stepper(tmp_path / "other")
+    other.look()
+    assert other.serving == 1
+    # AND the first can go on
+    stepper.manager.release(entry, failed=False)
+    stepper.settle()
+    assert stepper.serving == 2

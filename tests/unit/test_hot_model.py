@@ -181,14 +181,15 @@ def test_a_call_that_no_version_answers_says_why(base: Path, prepare: Any, why: 
         stepper.manager.acquire()
 
 
+@pytest.mark.parametrize("error", [RuntimeError("the handler's own"), SystemExit(3)])
 def test_events_come_in_order_on_one_thread_and_may_raise(
-    base: Path, caplog: pytest.LogCaptureFixture
+    base: Path, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     seen: list[tuple[HotEvent, str]] = []
 
     def on_event(event: HotEvent) -> None:
         seen.append((event, threading.current_thread().name))
-        raise RuntimeError("the handler's own")
+        raise error
 
     write_version(base, 1)
     with _hot(base, on_event=on_event, name="m") as hot:
