@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,57 @@ def test_a_bundle_without_its_graph_is_restored_like_one_with_it(
     assert [[line[c] for c in counts] for line in report.of("load")] == [
         [line[c] for c in counts] for line in direct.of("load")
     ]
+
+
+def test_a_bundle_without_its_graph_reads_it_again_for_variables_alone(
+    probe: Path, places: Places, tmp_path: Path
+) -> None:
+    def times_read(pools: str) -> int:
+        log = tmp_path / "log"
+        strace = ["strace", "-f", "-qq", "-e", "trace=openat", "-o", str(log)]
+        frozen = str(places.models / "v1_frozen" / "1")
+        environment = child_environment("onednn", {"TF_MODEL_POOL": pools})
+        run_to_end([*strace, str(probe), "load", "lite", frozen], environment)
+        return log.read_text().count("/saved_model.pb")
+
+    assert times_read("on") == times_read("off") > 0
+
+
+#: Gives the restore function of a SavedModel two identities that are each other's input.
+CIRCLE = """
+import sys
+from tensorflow.core.protobuf import saved_model_pb2
+
+path = sys.argv[1]
+model = saved_model_pb2.SavedModel.FromString(open(path, "rb").read())
+for function in model.meta_graphs[0].graph_def.library.function:
+    nodes = {node.name: node for node in function.node_def}
+    for assign in [n for n in function.node_def if n.op == "AssignVariableOp"]:
+        source = nodes[assign.input[1].split(":")[0]]
+        if source.op != "Identity" or "RestoreV2" not in {n.op for n in nodes.values()}:
+            continue
+        circle = function.node_def.add(name="circle", op="Identity", input=[assign.input[1]])
+        circle.attr["T"].CopyFrom(source.attr["T"])
+        source.input[0] = "circle:output:0"
+        open(path, "wb").write(model.SerializeToString())
+        sys.exit(0)
+sys.exit("no restore function")
+"""
+
+
+def test_a_restore_that_goes_round_in_circles_gives_tensorflows_own_error(
+    load: RunLoad, places: Places, tmp_path: Path
+) -> None:
+    broken = tmp_path / "ctr" / "1"
+    shutil.copytree(places.models / "ctr" / "1", broken)
+    run_to_end([sys.executable, "-c", CIRCLE, str(broken / "saved_model.pb")], os.environ)
+    (ours,), (theirs,) = load(broken).of("load"), load(broken, POOLS="off").of("load")
+    assert ours["status"] == theirs["status"] != "OK"
+
+
+def test_a_session_that_was_dropped_leaves_its_name(probe: Path, places: Places) -> None:
+    (line,) = run_probe(probe, "onednn", "names", "8", places.models / "ctr" / "1").lines
+    assert line["status"] == "OK"
 
 
 def _break_data(variables: Path) -> None:

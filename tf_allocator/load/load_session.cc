@@ -4,17 +4,22 @@
 
 #include <cstring>
 #include <map>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
+#include "tensorflow/cc/saved_model/constants.h"
 #include "tensorflow/cc/saved_model/reader.h"
 #include "tensorflow/core/common_runtime/device_mgr.h"
 #include "tensorflow/core/common_runtime/session_factory.h"
 #include "tensorflow/core/framework/device.h"
 #include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/platform/env.h"
+#include "tensorflow/core/platform/path.h"
 #include "tensorflow/core/platform/tstring.h"
+#include "tensorflow/core/util/tensor_bundle/naming.h"
 #include "tf_allocator/device/load_totals.h"
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/load/forwarding_session.h"
@@ -149,13 +154,22 @@ class LoadSession : public ForwardingSession {
   std::map<CallableHandle, Pending> pending_;
 };
 
-// For a SavedModelBundleLite, whose graph has gone into the session.
-bool ReadAgain(const MetaGraphDef& meta_graph, const std::string& export_dir,
-               MetaGraphDef* read) {
+// For a SavedModelBundleLite, whose graph has gone into the session: reads the
+// graph again, if a restore op needs it.
+GraphDef ReadAgain(const MetaGraphDef& meta_graph,
+                   const std::string& export_dir) {
+  const std::string index =
+      io::JoinPath(export_dir, kSavedModelVariablesDirectory,
+                   MetaFilename(kSavedModelVariablesFilename));
+  if (meta_graph.saver_def().restore_op_name().empty() ||
+      !Env::Default()->FileExists(index).ok()) {
+    return {};
+  }
   const auto& tags = meta_graph.meta_info_def().tags();
-  return ReadMetaGraphDefFromSavedModel(export_dir, {tags.begin(), tags.end()},
-                                        read)
-      .ok();
+  MetaGraphDef read;
+  ReadMetaGraphDefFromSavedModel(export_dir, {tags.begin(), tags.end()}, &read)
+      .IgnoreError();
+  return std::move(*read.mutable_graph_def());
 }
 
 thread_local bool in_restore_session = false;
@@ -183,10 +197,11 @@ class ServingSessionFactory : public SessionFactory {
   }
 };
 
-// Others, of a remote master, have devices in another process.
-bool IsLocal(Session* session) {
-  const DeviceMgr* devices = nullptr;
-  return session != nullptr && session->LocalDeviceManager(&devices).ok();
+// Others have devices in another process, or look at what is fed in another
+// order than PrepareRun needs.
+bool IsDirect(const Session* session) {
+  return session != nullptr && std::strcmp(typeid(*session).name(),
+                                           "N10tensorflow13DirectSessionE") == 0;
 }
 
 }  // namespace
@@ -203,36 +218,39 @@ absl::Status RestoreSessionForPools(
     const absl::Cleanup after = [before] { in_restore_session = before; };
     return restore_session(run_options, meta_graph, export_dir, front);
   };
-  if (!settings.enabled || session == nullptr || !IsLocal(session->get())) {
+  if (!settings.enabled || session == nullptr ||
+      !IsDirect(BehindServing(session->get()))) {
     return itself(session);
   }
+  tf_model_pool::WaitForUnloads(tf_model_pool::kLoadWaits);
   const tf_model_pool::GiveWay give_way;
-  tf_model_pool::WaitForUnloads();
   const size_t constants =
       SetSessionModel(session->get(), meta_graph, export_dir);
   Session* const behind = BehindServing(session->get());
-  MetaGraphDef read_again;
-  const GraphDef* graph = &meta_graph.graph_def();
-  if (graph->node_size() == 0 && settings.direct_restore &&
-      ReadAgain(meta_graph, export_dir, &read_again)) {
-    graph = &read_again.graph_def();
+  {
+    GraphDef read_again;
+    const GraphDef* graph = &meta_graph.graph_def();
+    if (graph->node_size() == 0 && settings.direct_restore) {
+      read_again = ReadAgain(meta_graph, export_dir);
+      graph = &read_again;
+    }
+    std::unique_ptr<Session> front = std::make_unique<LoadSession>(
+        behind, *graph, meta_graph.saver_def().restore_op_name(),
+        settings.direct_restore);
+    const absl::Status status = itself(&front);
+    if (!status.ok()) return status;
   }
-  std::unique_ptr<Session> front = std::make_unique<LoadSession>(
-      behind, *graph, meta_graph.saver_def().restore_op_name(),
-      settings.direct_restore);
-  const absl::Status status = itself(&front);
-  if (!status.ok()) return status;
   // See ServingSessionFactory for the one that is left as it is.
   if (behind == session->get() && meta_graph.graph_def().node_size() > 0) {
     *session = NewServingSession(std::move(*session));
   }
   PrepareToServe(session->get(), meta_graph, export_dir,
                  constants > kLargeConstants);
-  return status;
+  return absl::OkStatus();
 }
 
 std::unique_ptr<Session> SessionForPools(std::unique_ptr<Session> session) {
-  if (!tf_model_pool::ProcessSettings().enabled || !IsLocal(session.get())) {
+  if (!tf_model_pool::ProcessSettings().enabled || !IsDirect(session.get())) {
     return session;
   }
   return NewServingSession(std::move(session));
@@ -252,6 +270,8 @@ absl::Status LoadForPools(
   (void)registered;
   SessionOptions changed = options;
   changed.target = kServing + options.target;
+  // Before it gives way: one that waits would take a part of the share.
+  tf_model_pool::WaitForUnloads(tf_model_pool::kLoadWaits);
   const tf_model_pool::GiveWay give_way;
   return load(changed);
 }

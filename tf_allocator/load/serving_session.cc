@@ -108,6 +108,8 @@ class ServingSession : public ForwardingSession {
       : ForwardingSession(session.get()), owned_(std::move(session)) {}
   ~ServingSession() override {
     ForgetSessionModel(session());
+    // Now, because the next session may have its name (session_metadata).
+    session()->Close().IgnoreError();
     // Thousands of objects, and executors that may still be in use.
     std::shared_ptr<Session> last = std::move(owned_);
     tf_model_pool::RunOnUnloadThread(

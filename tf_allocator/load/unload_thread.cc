@@ -24,6 +24,8 @@ namespace {
 // A fork waits for sessions that end, as they do on the caller's thread without
 // us, but not for ever: one may need what the thread that forks holds.
 constexpr std::chrono::seconds kForkWaits(2);
+// So does the end of the process, for a session that never ends.
+constexpr std::chrono::seconds kExitWaits(10);
 
 class UnloadThread {
  public:
@@ -66,23 +68,23 @@ class UnloadThread {
     changed_.wait(lock, [&] { return Done(until); });
   }
 
+  bool WaitFor(std::chrono::milliseconds at_most) {
+    std::unique_lock<std::mutex> lock(mu_);
+    const uint64_t until = added_;
+    return changed_.wait_for(lock, at_most, [&] { return Done(until); });
+  }
+
   // The process ends: what static destructors drop ends on their thread.
   void End() {
     {
       const std::lock_guard<std::mutex> lock(mu_);
       ended_ = true;
     }
-    Wait();
+    WaitFor(kExitWaits);
   }
 
  private:
   bool Done(uint64_t until) const { return done_ >= until || on_this_thread_; }
-
-  void WaitFor(std::chrono::seconds at_most) {
-    std::unique_lock<std::mutex> lock(mu_);
-    const uint64_t until = added_;
-    changed_.wait_for(lock, at_most, [&] { return Done(until); });
-  }
 
   // In a forked process, which has the calling thread alone. Work that was not
   // done in time stays with the parent: not even destroyed, as sessions join
@@ -136,5 +138,9 @@ void RunOnUnloadThread(std::function<void()> work) {
 }
 
 void WaitForUnloads() { UnloadThread::OfProcess().Wait(); }
+
+bool WaitForUnloads(std::chrono::milliseconds at_most) {
+  return UnloadThread::OfProcess().WaitFor(at_most);
+}
 
 }  // namespace tf_model_pool

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <functional>
 #include <future>
 #include <memory>
@@ -60,6 +61,27 @@ TEST(UnloadThreadTest, WorkMayWaitForUnloads) {
   });
   WaitForUnloads();
   EXPECT_TRUE(done);
+}
+
+// It is another model's: one that never ends must not stop all loads.
+TEST(UnloadThreadTest, ALoadWaitsForAWhile) {
+  NoteServing();
+  std::promise<void> go;
+  RunOnUnloadThread(WaitingFor(&go));
+  EXPECT_FALSE(WaitForUnloads(std::chrono::milliseconds(1)));
+  go.set_value();
+  EXPECT_TRUE(WaitForUnloads(std::chrono::minutes(1)));
+}
+
+TEST(UnloadThreadTest, TheProcessEndsThoughASessionDoesNot) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(
+      {
+        NoteServing();
+        RunOnUnloadThread([] { pause(); });
+        exit(7);
+      },
+      testing::ExitedWithCode(7), "");
 }
 
 // The child would find taken what the thread has locked in TensorFlow.

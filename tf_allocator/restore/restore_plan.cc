@@ -21,6 +21,9 @@
 namespace tensorflow {
 namespace {
 
+// More than any chain of identities has.
+constexpr int kMostEdges = 100'000;
+
 using View = absl::string_view;
 
 View AsView(const std::string& s) { return View(s.data(), s.size()); }
@@ -280,7 +283,8 @@ class Reader {
 
   // The end of a data edge, past identities and into callers.
   bool Follow(const Scope* scope, View input, Source* source) {
-    for (;;) {
+    // Those of functions may go round in circles.
+    for (int edges = 0; edges < kMostEdges; ++edges) {
       View name = input.substr(0, input.find(':'));
       const size_t last = input.rfind(':');
       int output = 0;
@@ -314,6 +318,7 @@ class Reader {
       source->output = output;
       return true;
     }
+    return No("identities go round in circles");
   }
 
   static bool OnCpu(const NodeDef& node) {

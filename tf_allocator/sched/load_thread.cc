@@ -83,6 +83,7 @@ struct PacedThread {
 
 thread_local PacedThread* this_thread = nullptr;
 thread_local int depth = 0;
+thread_local int64_t load_ended_ns = -kServesForNs;
 
 // On a thread that gives way, anywhere in its work. Calls nothing but the
 // kernel.
@@ -320,7 +321,9 @@ GiveWay::GiveWay() {
 }
 
 GiveWay::~GiveWay() {
-  if (!GivesWay() || --depth > 0 || this_thread == nullptr) return;
+  if (!GivesWay() || --depth > 0) return;
+  load_ended_ns = ClockNs(CLOCK_MONOTONIC_COARSE);
+  if (this_thread == nullptr) return;
   Pacer::OfProcess().Remove(this_thread);
   // A signal may still be on its way.
   delete std::exchange(this_thread, nullptr);
@@ -348,6 +351,7 @@ int AllowedThreads() {
 void NoteServing() {
   if (this_thread != nullptr) return;
   const int64_t now = ClockNs(CLOCK_MONOTONIC_COARSE);
+  if (now - load_ended_ns < kServesForNs) return;
   if (now - last_served_ns.load(std::memory_order_relaxed) >= kNoteEveryNs) {
     last_served_ns.store(now, std::memory_order_relaxed);
   }

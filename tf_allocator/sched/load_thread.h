@@ -49,7 +49,8 @@ void PauseHere();
 int AllowedThreads();
 
 // A request is served. Cheap: one coarse clock. Ignored on a thread that gives
-// way: what a load runs is no request.
+// way, or did in the last ten seconds: what a load runs, and the warm-up that
+// follows it on the same thread, is no request.
 void NoteServing();
 
 // True if a request was served in the last ten seconds.

@@ -13,6 +13,10 @@
 //   swap_probe swap SWAPS THREADS REQUESTS ANSWERS DIR...
 //     serves requests on THREADS threads while the main thread loads the
 //     directories in turn and drops the version before, SWAPS times.
+//   swap_probe names SESSIONS DIR
+//     loads DIR for as many sessions, each with a name (session_metadata),
+//     serves on another thread, drops all and loads the last again; prints the
+//     status of that.
 //   swap_probe visit DIR
 //     loads DIR with visitors of the CPU allocators registered, unloads it,
 //     trims the pools; prints what the visitors saw.
@@ -607,7 +611,7 @@ int Pauses(int argc, char** argv) {
     Tensor ids(tensorflow::DT_INT32,
                tensorflow::TensorShape({kBatch, kFields}));
     ids.flat<int32_t>().setZero();
-    served->Score(ids);
+    std::thread([&] { served->Score(ids); }).join();
   }
   const auto sleeps = [] {
     return ProcNumber("/proc/thread-self/status", "voluntary_ctxt_switches:");
@@ -641,6 +645,41 @@ int Kinds(int argc, char** argv) {
     std::thread([&] { versions.back()->Score(ids); }).join();
     print("part again");
   }
+  return 0;
+}
+
+int Names(int argc, char** argv) {
+  if (argc != 4) Fail("names SESSIONS DIR");
+  const int sessions = std::atoi(argv[2]);
+  const auto load = [&](int i, tensorflow::SavedModelBundle* bundle) {
+    tensorflow::SessionOptions options;
+    auto* metadata =
+        options.config.mutable_experimental()->mutable_session_metadata();
+    metadata->set_name("model" + std::to_string(i));
+    metadata->set_version(1);
+    return tensorflow::LoadSavedModel(options, tensorflow::RunOptions(),
+                                      argv[3], {"serve"}, bundle);
+  };
+  std::vector<tensorflow::SavedModelBundle> bundles(sessions);
+  for (int i = 0; i < sessions; ++i) {
+    const auto status = load(i, &bundles[i]);
+    if (!status.ok()) Fail(status.ToString());
+  }
+  const auto& signature =
+      bundles[0].meta_graph_def.signature_def().at("serving_default");
+  Tensor ids(tensorflow::DT_INT32, tensorflow::TensorShape({kBatch, kFields}));
+  ids.flat<int32_t>().setZero();
+  std::thread([&] {
+    std::vector<Tensor> outputs;
+    const auto status = bundles[0].session->Run(
+        {{signature.inputs().at("ids").name(), ids}},
+        {signature.outputs().at("score").name()}, {}, &outputs);
+    if (!status.ok()) Fail(status.ToString());
+  }).join();
+  bundles.clear();
+  tensorflow::SavedModelBundle again;
+  std::printf("{\"event\":\"again\",\"status\":%s}\n",
+              Quoted(load(sessions - 1, &again).ToString()).c_str());
   return 0;
 }
 
@@ -756,7 +795,8 @@ int main(int argc, char** argv) {
   if (command == "status") return Status(argc, argv);
 #endif
   if (command == "load") return Load(argc, argv);
+  if (command == "names") return Names(argc, argv);
   Fail(
-      "expected isolate, constants, swap, visit, metrics, load, pauses, kinds "
-      "or status");
+      "expected isolate, constants, swap, visit, metrics, load, names, pauses, "
+      "kinds or status");
 }
