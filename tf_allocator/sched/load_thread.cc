@@ -177,8 +177,7 @@ class Pacer {
     threads_.erase(it);
   }
 
-  // On the paced thread: sleeps until it owes nothing. What it owes ends, where
-  // a quota that requests alone use up may be short for ever.
+  // On the paced thread: sleeps until it owes nothing.
   void PauseHere(PacedThread* paced) {
     while (Serving()) {
       int64_t until;
@@ -246,9 +245,8 @@ class Pacer {
     LookIfDue(now);
     int64_t shortest = Turns::kLongestNs;
     for (PacedThread* paced : threads_) {
-      int64_t pause =
+      const int64_t pause =
           paced->turns.Pause(now, ClockNs(paced->cpu_clock), ShareOfOne());
-      if (share_.quota_is_short()) pause = Turns::kLongestNs;
       // Not still in its last one, and nobody has taken the signal since.
       if (pause > 0 && paced->pause_until_ns <= now && IsOurs(signal_)) {
         paced->pause_until_ns = now + pause;

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/device/settings.h"
+#include "tf_allocator/pool/control_group.h"
 #include "tf_allocator/pool/testing/child.h"
 #include "tf_allocator/sched/cpu_share.h"
 
@@ -250,18 +252,74 @@ TEST_F(LoadThreadTest, OthersDoNotPauseThere) {
   EXPECT_LT(Sleeps() - before, 5);
 }
 
+// Waits again and again until nothing has interrupted 20 in a row, or not for
+// long. Returns how many in a row nothing has.
+int UninterruptedWaits() {
+  int in_a_row = 0;
+  for (int i = 0; i < 100 && in_a_row < 20; ++i) {
+    const bool interrupted = poll(nullptr, 0, 10) < 0 && errno == EINTR;
+    in_a_row = interrupted ? 0 : in_a_row + 1;
+  }
+  return in_a_row;
+}
+
 TEST_F(LoadThreadTest, AWaitIsNotInterrupted) {
   NoteServing();
   const GiveWay give_way;
   UseCpuNs(10 * kMs);
   // Signals may still be on their way, and under a sanitizer a handler uses CPU
   // time enough for the next one. After those there are none.
-  int in_a_row = 0;
-  for (int i = 0; i < 100 && in_a_row < 20; ++i) {
-    const bool interrupted = poll(nullptr, 0, 10) < 0 && errno == EINTR;
-    in_a_row = interrupted ? 0 : in_a_row + 1;
+  EXPECT_EQ(UninterruptedWaits(), 20);
+}
+
+// Puts this process into a control group that may use half a CPU, if such a
+// group can be made here.
+class HalfACpu {
+ public:
+  HalfACpu() {
+    const ControlGroup cpu = FindControlGroup("cpu");
+    if (cpu.version == 0) return;
+    outside_ = cpu.directories.back();
+    inside_ = outside_ + "/tf_model_pool_test_" + std::to_string(getpid());
+    if (cpu.version == 2) Write(outside_ + "/cgroup.subtree_control", "+cpu");
+    there_ = mkdir(inside_.c_str(), 0755) == 0 &&
+             (cpu.version == 2 ? Write(inside_ + "/cpu.max", "50000 100000")
+                               : Write(inside_ + "/cpu.cfs_quota_us", "50000"));
+    there_ = there_ && Enter(inside_);
   }
-  EXPECT_EQ(in_a_row, 20);
+  ~HalfACpu() {
+    if (there_) Enter(outside_);
+    rmdir(inside_.c_str());
+  }
+  bool there() const { return there_; }
+
+ private:
+  static bool Write(const std::string& path, const std::string& text) {
+    return static_cast<bool>(std::ofstream(path) << text << std::flush);
+  }
+  static bool Enter(const std::string& group) {
+    return Write(group + "/cgroup.procs", std::to_string(getpid()));
+  }
+
+  std::string outside_, inside_;
+  bool there_ = false;
+};
+
+TEST_F(LoadThreadTest, AWaitIsNotInterruptedThoughRequestsUseAQuotaUp) {
+  const HalfACpu quota;
+  if (!quota.there()) GTEST_SKIP() << "no control group can be made here";
+  NoteServing();
+  std::atomic<bool> done{false};
+  std::thread requests([&] {
+    while (!done) NoteServing();
+  });
+  {
+    const GiveWay give_way;
+    UseCpuNs(10 * kMs);
+    EXPECT_EQ(UninterruptedWaits(), 20);
+  }
+  done = true;
+  requests.join();
 }
 
 TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {
