@@ -385,11 +385,19 @@ size_t ModelPool::TakeFromEnd(size_t bytes, size_t* region) {
     Region& r = regions_[i];
     if (r.committed == 0) continue;
     bytes = std::min(bytes, r.committed);
-    // An idle pool is one free chunk in each region.
-    EraseFree(AsAddress(r.base), r.committed);
+    // An idle pool is one free chunk in each region. Made smaller where it is:
+    // there may be no memory for another.
+    auto chunk = free_.extract({r.committed, AsAddress(r.base)});
     r.committed -= bytes;
-    if (r.committed > 0) InsertFree(AsAddress(r.base), r.committed, i);
     committed_ -= bytes;
+    free_bytes_ -= bytes;
+    if (r.committed == 0) {
+      chunks_.erase(AsAddress(r.base));
+    } else {
+      chunks_.find(AsAddress(r.base))->second.size = r.committed;
+      chunk.value().first = r.committed;
+      free_.insert(std::move(chunk));
+    }
     *region = i;
     return bytes;
   }

@@ -15,10 +15,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -141,17 +141,14 @@ class Pacer {
     return *pacer;
   }
 
-  // The calling thread. Returns false if it cannot be paced: it works as ever.
+  // The calling thread. Returns false, or throws, if it cannot be paced: it
+  // works as ever.
   bool Add(PacedThread* paced) {
     const std::lock_guard<std::mutex> lock(mu_);
     if (signal_ == 0 || !IsOurs(signal_)) signal_ = TakeSignal();
     if (signal_ == 0) return false;
     if (!running_) {
-      try {
-        std::thread([this] { Loop(); }).detach();
-      } catch (const std::system_error&) {
-        return false;
-      }
+      std::thread([this] { Loop(); }).detach();
       running_ = true;
       CallBeforeFaults(tf_model_pool::PauseHere);
     }
@@ -267,17 +264,21 @@ class Pacer {
         (reader_.has_quota() ? kLookAtQuotaNs : CpuShare::kLookNs)) {
       return;
     }
-    CpuReading reading = last_;
     const bool full = now - looked_at_all_ns_ >= CpuShare::kLookNs;
-    reader_.Read(/*quota_only=*/!full, &reading);
-    reading.loads_ns = loads_ended_ns_;
-    for (const PacedThread* paced : threads_) {
-      reading.loads_ns += ClockNs(paced->cpu_clock) - paced->begun_ns;
-    }
-    share_.Look(reading);
-    last_ = reading;
     looked_ns_ = now;
     if (full) looked_at_all_ns_ = now;
+    CpuReading reading = last_;
+    try {
+      reader_.Read(/*quota_only=*/!full, &reading);
+      reading.loads_ns = loads_ended_ns_;
+      for (const PacedThread* paced : threads_) {
+        reading.loads_ns += ClockNs(paced->cpu_clock) - paced->begun_ns;
+      }
+      share_.Look(reading);
+      last_ = reading;
+    } catch (const std::exception&) {
+      // No memory for it: until the next look the share stays as it is.
+    }
   }
 
   std::mutex mu_;
@@ -303,18 +304,23 @@ bool GivesWay() {
 
 GiveWay::GiveWay() {
   if (!GivesWay() || ++depth > 1) return;
-  auto paced = std::make_unique<PacedThread>();
-  paced->thread = pthread_self();
-  if (pthread_getcpuclockid(paced->thread, &paced->cpu_clock) != 0) return;
-  paced->begun_ns = ClockNs(paced->cpu_clock);
-  paced->turns.Begin(ClockNs(CLOCK_MONOTONIC), paced->begun_ns);
-  // The handler may run as soon as the thread is known.
-  this_thread = paced.get();
-  if (Pacer::OfProcess().Add(this_thread)) {
-    paced.release();
-  } else {
-    this_thread = nullptr;
+  std::unique_ptr<PacedThread> paced;
+  try {
+    paced = std::make_unique<PacedThread>();
+    paced->thread = pthread_self();
+    if (pthread_getcpuclockid(paced->thread, &paced->cpu_clock) != 0) return;
+    paced->begun_ns = ClockNs(paced->cpu_clock);
+    paced->turns.Begin(ClockNs(CLOCK_MONOTONIC), paced->begun_ns);
+    // The handler may run as soon as the thread is known.
+    this_thread = paced.get();
+    if (Pacer::OfProcess().Add(this_thread)) {
+      paced.release();
+      return;
+    }
+  } catch (const std::exception&) {
+    // Nothing to pace it with is no reason to fail a load.
   }
+  this_thread = nullptr;
 }
 
 GiveWay::~GiveWay() {

@@ -16,10 +16,12 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -31,6 +33,25 @@
 #include "tf_allocator/pool/control_group.h"
 #include "tf_allocator/pool/testing/child.h"
 #include "tf_allocator/sched/cpu_share.h"
+
+namespace {
+// Allocations of this thread that succeed before one fails; -1 = none fails.
+thread_local int64_t allocations_left = -1;
+}  // namespace
+
+// A sanitizer has its own.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TF_MODEL_POOL_TEST_ALLOCATIONS_FAIL
+__attribute__((noinline)) void* operator new(size_t bytes) {
+  if (allocations_left >= 0 && allocations_left-- == 0) throw std::bad_alloc();
+  if (void* p = std::malloc(bytes)) return p;
+  throw std::bad_alloc();
+}
+__attribute__((noinline)) void operator delete(void* p) noexcept {
+  std::free(p);
+}
+void operator delete(void* p, size_t) noexcept { operator delete(p); }
+#endif
 
 namespace tf_model_pool {
 namespace {
@@ -202,6 +223,31 @@ TEST_F(LoadThreadTest, ExceptionsReachTheCaller) {
                std::runtime_error);
   // And the thread gives way no more.
   EXPECT_LT(SleepsInWork(), 5);
+}
+
+TEST_F(LoadThreadTest, ALoadThatCannotBePacedIsAsEver) {
+#ifndef TF_MODEL_POOL_TEST_ALLOCATIONS_FAIL
+  GTEST_SKIP() << "allocations cannot be made to fail under a sanitizer";
+#endif
+  // In a new process, where the first one makes the pacer.
+  InNewProcess([] {
+    NoteServing();
+    int failed = 0;
+    for (bool enough = false; !enough; ++failed) {
+      ASSERT_LT(failed, 10'000);
+      allocations_left = failed;
+      {
+        const GiveWay give_way;
+        enough = allocations_left >= 0;
+        allocations_left = -1;
+        PauseHere();
+      }
+    }
+    EXPECT_GT(failed, 5);
+    EXPECT_LT(SleepsInWork(), 5);
+    const GiveWay give_way;
+    EXPECT_GT(SleepsInWork(), 20);
+  });
 }
 
 TEST_F(LoadThreadTest, MayBeNested) {
