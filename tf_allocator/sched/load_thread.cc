@@ -77,6 +77,7 @@ struct PacedThread {
   clockid_t cpu_clock;
   int64_t begun_ns;  // CPU time when it began to give way
   Turns turns;
+  int blocked_signal = 0;  // that the thread blocked before; 0 = did not
   // The handler sleeps until then.
   std::atomic<int64_t> pause_until_ns{0};
 };
@@ -98,6 +99,15 @@ void SleepUntilTurn(int) {
     }
   }
   errno = saved_errno;
+}
+
+// Changes the calling thread's mask by one signal; returns the one before.
+sigset_t Mask(int how, int signal_number) {
+  sigset_t set, before;
+  sigemptyset(&set);
+  sigaddset(&set, signal_number);
+  pthread_sigmask(how, &set, &before);
+  return before;
 }
 
 bool IsOurs(int signal_number) {
@@ -158,10 +168,8 @@ class Pacer {
     }
     threads_.push_back(paced);
     // The signal must reach the thread, whatever it blocks.
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal_);
-    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    const sigset_t before = Mask(SIG_UNBLOCK, signal_);
+    if (sigismember(&before, signal_)) paced->blocked_signal = signal_;
     changed_.notify_all();
     return true;
   }
@@ -326,6 +334,9 @@ GiveWay::GiveWay() {
 GiveWay::~GiveWay() {
   if (!GivesWay() || --depth > 0 || this_thread == nullptr) return;
   Pacer::OfProcess().Remove(this_thread);
+  if (this_thread->blocked_signal != 0) {
+    Mask(SIG_BLOCK, this_thread->blocked_signal);
+  }
   // A signal may still be on its way.
   delete std::exchange(this_thread, nullptr);
 }

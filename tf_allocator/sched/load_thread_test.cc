@@ -20,6 +20,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <iostream>
 #include <new>
 #include <stdexcept>
@@ -267,6 +268,31 @@ TEST_F(LoadThreadTest, PausesWhereAllSignalsAreBlocked) {
     const GiveWay give_way;
     EXPECT_GT(SleepsInWork(), 20);
   }).join();
+}
+
+TEST_F(LoadThreadTest, WhatAThreadBlocksIsBlockedAgainAfterwards) {
+  const auto blocked = [] {
+    sigset_t now;
+    pthread_sigmask(SIG_SETMASK, nullptr, &now);
+    return std::make_pair(sigismember(&now, SIGURG),
+                          sigismember(&now, SIGUSR1));
+  };
+  const auto before_and_after = [&](std::initializer_list<int> signals) {
+    std::thread([&] {
+      sigset_t set;
+      sigemptyset(&set);
+      for (const int each : signals) sigaddset(&set, each);
+      pthread_sigmask(SIG_BLOCK, &set, nullptr);
+      const auto before = blocked();
+      {
+        const GiveWay give_way;
+      }
+      EXPECT_EQ(blocked(), before);
+    }).join();
+  };
+  before_and_after({SIGURG, SIGUSR1});
+  before_and_after({SIGUSR1});
+  before_and_after({});
 }
 
 TEST_F(LoadThreadTest, WhatTheKernelDidInOnePieceIsPaidForBetweenPieces) {
