@@ -15,16 +15,19 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/pool/at_fork.h"
+#include "tf_allocator/pool/control_group.h"
 #include "tf_allocator/pool/system_memory.h"
 #include "tf_allocator/sched/cpu_share.h"
 
@@ -57,14 +60,31 @@ struct SchedulingAttributes {
   uint64_t period_ns;
 };
 
+// False if a system call that TensorFlow does not make may cost the process its
+// life: a filter may kill whoever makes it, as SystemCallFilter=~@resources of
+// systemd does. Those that containers are run with allow this one, and answer
+// with an error what they do not (docs/results/decisions.md).
+bool MayChangeScheduling() {
+  const std::string status = ReadText("/proc/thread-self/status");
+  if (!status.empty() && status.find("\nSeccomp:\t2") == std::string::npos) {
+    return true;
+  }
+  return std::getenv("INVOCATION_ID") == nullptr &&  // no service of systemd
+         (access("/.dockerenv", F_OK) == 0 ||
+          access("/run/.containerenv", F_OK) == 0 ||
+          std::getenv("KUBERNETES_SERVICE_HOST") != nullptr);
+}
+
 // Lets the calling thread run as soon as it wakes, on busy CPUs too, and not
 // when the slice of what runs there ends (2.8 ms and more): the scheduler lets
 // a short slice cut a longer one off. Needs no privileges, as priority and
-// class stay; older kernels ignore it.
+// class stay.
 void AskForShortestSlice() {
   constexpr uint64_t kShortest = 100'000;
+  if (!MayChangeScheduling()) return;
   SchedulingAttributes attributes{};
-  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0) {
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0 ||
+      attributes.runtime_ns == 0) {  // a kernel that has no slices to set
     return;
   }
   attributes.runtime_ns = kShortest;
@@ -223,7 +243,11 @@ class Pacer {
   void Loop() {
     pthread_setname_np(pthread_self(), "tf_model_pacer");
     prctl(PR_SET_TIMERSLACK, 1);
-    AskForShortestSlice();
+    try {
+      AskForShortestSlice();
+    } catch (const std::exception&) {
+      // No memory to find out whether it may.
+    }
     std::unique_lock<std::mutex> lock(mu_);
     for (;;) {
       changed_.wait(lock, [this] { return !threads_.empty(); });

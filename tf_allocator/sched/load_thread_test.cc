@@ -3,10 +3,13 @@
 #include "tf_allocator/sched/load_thread.h"
 
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -15,6 +18,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -195,6 +199,24 @@ TEST_F(LoadThreadTest, ThePacerHasAShorterSliceAndNoOtherPriority) {
   // It names itself before it asks.
   while (its.slice_ns == own.slice_ns) its = SchedulingOf(pacer);
   EXPECT_LT(its.slice_ns, own.slice_ns);
+}
+
+TEST_F(LoadThreadTest, AFilterThatKillsForChangedSchedulingKillsNobody) {
+  InNewProcess([] {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setattr, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog filter = {4, program};
+    // As for a service of systemd.
+    setenv("INVOCATION_ID", "1", 1);
+    ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+    NoteServing();
+    const GiveWay give_way;
+    EXPECT_GT(SleepsInWork(), 20);
+  });
 }
 
 TEST_F(LoadThreadTest, WhatALoadRunsIsNoRequest) {
