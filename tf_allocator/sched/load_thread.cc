@@ -105,19 +105,24 @@ struct PacedThread {
 thread_local PacedThread* this_thread = nullptr;
 thread_local int depth = 0;
 
+void SleepUntilTurn(const PacedThread& paced) {
+  const int64_t until = paced.pause_until_ns.load(std::memory_order_relaxed);
+  const timespec time = {until / 1'000'000'000, until % 1'000'000'000};
+  // Not clock_nanosleep, which a thread may be cancelled in.
+  while (syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &time,
+                 nullptr) != 0 &&
+         errno == EINTR) {
+  }
+}
+
 // On a thread that gives way, anywhere in its work. Calls nothing but the
 // kernel.
-void SleepUntilTurn(int) {
+void OnSignal(int, siginfo_t* info, void*) {
+  // Any thread may get one that pthread_kill() has not sent, in malloc too,
+  // which the first use of a thread-local variable may call.
+  if (info->si_code != SI_TKILL) return;
   const int saved_errno = errno;
-  if (const PacedThread* paced = this_thread) {
-    const int64_t until = paced->pause_until_ns.load(std::memory_order_relaxed);
-    const timespec time = {until / 1'000'000'000, until % 1'000'000'000};
-    // Not clock_nanosleep, which a thread may be cancelled in.
-    while (syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &time,
-                   nullptr) != 0 &&
-           errno == EINTR) {
-    }
-  }
+  if (this_thread != nullptr) SleepUntilTurn(*this_thread);
   errno = saved_errno;
 }
 
@@ -133,11 +138,10 @@ sigset_t Mask(int how, int signal_number) {
 bool IsOurs(int signal_number) {
   struct sigaction action{};
   return sigaction(signal_number, nullptr, &action) == 0 &&
-         (action.sa_flags & SA_SIGINFO) == 0 &&
-         action.sa_handler == SleepUntilTurn;
+         (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == OnSignal;
 }
 
-// Makes SleepUntilTurn the handler of a signal that nobody else uses; returns
+// Makes OnSignal the handler of a signal that nobody else uses; returns
 // it, or 0 if there is none. SIGURG first: whoever gets one by mistake ignores
 // it, and debuggers pass it on.
 int TakeSignal() {
@@ -149,8 +153,8 @@ int TakeSignal() {
       continue;
     }
     struct sigaction ours{};
-    ours.sa_handler = SleepUntilTurn;
-    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    ours.sa_sigaction = OnSignal;
+    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
     sigfillset(&ours.sa_mask);
     if (sigaction(candidate, &ours, nullptr) == 0) return candidate;
   }
@@ -218,7 +222,7 @@ class Pacer {
       }
       // Not with the lock: a signal on its way would sleep for as long with it.
       paced->pause_until_ns = until;
-      SleepUntilTurn(0);
+      SleepUntilTurn(*paced);
     }
   }
 
