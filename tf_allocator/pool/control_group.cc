@@ -68,13 +68,11 @@ ControlGroup ParseControlGroup(const std::string& proc_cgroup,
     path = path_v2;
   }
   if (mount.point.empty()) return {};
-  // Inside a container the mount's root may be the group itself.
+  // Inside a container the mount's root may be the group itself, or another one
+  // ("/web", and the group "/web2").
   const std::string root = mount.root == "/" ? "" : mount.root;
-  if (path.compare(0, root.size(), root) == 0) {
-    path.erase(0, root.size());
-  } else {
-    path.clear();
-  }
+  const bool inside = path.compare(0, root.size() + 1, root + "/") == 0;
+  path = inside ? path.substr(root.size()) : "";
   while (!path.empty() && path.back() == '/') path.pop_back();
   for (;;) {
     group.directories.push_back(mount.point + path);

@@ -53,6 +53,26 @@ TEST(ControlGroupTest, InAContainerTheMountIsTheGroup) {
   EXPECT_EQ(group.directories, Directories{"/sys/fs/cgroup/cpu"});
 }
 
+TEST(ControlGroupTest, AGroupOutsideOfTheMountsRootCountsAsTheMount) {
+  for (const char* groups : {"0::/lxc/web2/init\n", "0::/lxc\n", "0::/lxc/we\n",
+                             "0::/other/web\n", "0::no/slash\n"}) {
+    const ControlGroup group = ParseControlGroup(
+        groups, "30 23 0:26 /lxc/web /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
+        "cpu");
+    EXPECT_EQ(group.directories, Directories{"/sys/fs/cgroup"}) << groups;
+  }
+  EXPECT_EQ(ParseControlGroup("0::no/slash\n", kV2Mount, "cpu").directories,
+            Directories{"/sys/fs/cgroup"});
+}
+
+TEST(ControlGroupTest, AGroupBelowTheMountsRootIsListedUpToIt) {
+  const ControlGroup group = ParseControlGroup(
+      "0::/lxc/web/init\n",
+      "30 23 0:26 /lxc/web /sys/fs/cgroup rw - cgroup2 cgroup rw\n", "cpu");
+  EXPECT_EQ(group.directories,
+            (Directories{"/sys/fs/cgroup/init", "/sys/fs/cgroup"}));
+}
+
 TEST(ControlGroupTest, WhatIsNotMountedLimitsNothing) {
   EXPECT_EQ(ParseControlGroup("", "", "cpu").version, 0);
   EXPECT_EQ(ParseControlGroup("0::/a\n", "", "cpu").version, 0);

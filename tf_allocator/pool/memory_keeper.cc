@@ -3,6 +3,7 @@
 #include "tf_allocator/pool/memory_keeper.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <new>
 #include <utility>
@@ -11,6 +12,8 @@ namespace tf_model_pool {
 namespace {
 
 constexpr int64_t kNsPerSecond = 1000000000;
+// After a look that failed.
+constexpr int64_t kRetryNs = kNsPerSecond;
 constexpr size_t kAll = std::numeric_limits<size_t>::max();
 
 // Forgets who holds it or waits for it: other threads, which a forked child has
@@ -216,7 +219,12 @@ void MemoryKeeper::Loop() {
   while (!stopping_) {
     woken_ = false;
     lock.unlock();
-    const int64_t wait_ns = Tidy();
+    int64_t wait_ns = kRetryNs;
+    try {
+      wait_ns = Tidy();
+    } catch (const std::exception&) {
+      // No memory for it.
+    }
     lock.lock();
     // A load that is short of memory gives back what it needs itself.
     const auto due = [this] {

@@ -4,8 +4,11 @@
 
 #include "tf_allocator/pool/memory_keeper.h"
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
+#include <new>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,13 +23,16 @@ constexpr size_t kPart = kRegionGranularity;
 
 class MemoryKeeperTest : public ::testing::Test {
  protected:
-  void Make(const PoolPolicy& policy = PoolPolicy()) {
+  void Make(const PoolPolicy& policy = PoolPolicy(), bool has_thread = false) {
     MemoryKeeper::Options options;
     options.policy = policy;
     options.now_ns = clock_.AsFunction();
     options.headroom = [this] { return headroom_; };
-    options.has_thread = false;
-    options.prepare = [this] { ++prepared_; };
+    options.has_thread = has_thread;
+    options.prepare = [this] {
+      ++prepared_;
+      if (fails_) throw std::bad_alloc();
+    };
     keeper_ = std::make_unique<MemoryKeeper>(std::move(options), &table_);
   }
 
@@ -55,7 +61,8 @@ class MemoryKeeperTest : public ::testing::Test {
   FakeSystemMemory memory_;
   FakeClock clock_;
   MemoryHeadroom headroom_;
-  int prepared_ = 0;
+  std::atomic<int> prepared_{0};
+  std::atomic<bool> fails_{false};
   PoolTable table_;
   std::unique_ptr<MemoryKeeper> keeper_;
   std::vector<std::unique_ptr<ModelPool>> pools_;  // gone before the keeper
@@ -133,6 +140,27 @@ TEST_F(MemoryKeeperTest, PreparesIfThePolicySaysSo) {
   Make(policy);
   keeper_->Tidy();
   EXPECT_EQ(prepared_, 1);
+}
+
+TEST_F(MemoryKeeperTest, ALookThatFailsEndsNeitherProcessNorThread) {
+  fails_ = true;
+  PoolPolicy policy;
+  policy.prepare = true;
+  Make(policy, /*has_thread=*/true);
+  const auto look = [&] {
+    const int before = prepared_;
+    keeper_->Wake(/*to_look=*/true);
+    while (prepared_ == before) std::this_thread::yield();
+  };
+  look();
+  AddStandby(1);
+  look();
+  EXPECT_TRUE(memory_.offers().empty());
+  fails_ = false;
+  look();
+  // It does the rest of its work again.
+  while (memory_.offers().empty()) std::this_thread::yield();
+  keeper_->Stop();
 }
 
 }  // namespace

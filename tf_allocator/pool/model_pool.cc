@@ -35,15 +35,7 @@ ModelPool::ModelPool(SystemMemory* memory, MemoryBudget* budget,
   idle_since_ns_ = options_.now_ns();
 }
 
-ModelPool::~ModelPool() {
-  for (const Region& region : regions_) {
-    if (region.committed > 0) {
-      memory_->Decommit(region.base, region.committed);
-      budget_->Refund(region.committed);
-    }
-    memory_->Unreserve(region.base, region.address_space);
-  }
-}
+ModelPool::~ModelPool() { Return(TakeAll()); }
 
 void ModelPool::BeginLoad(bool new_version) {
   std::lock_guard<std::mutex> lock(mu_);
@@ -65,6 +57,7 @@ void ModelPool::EndLoad() {
 bool ModelPool::Reserve(size_t bytes) {
   std::lock_guard<std::mutex> growth(growth_mu_);
   size_t missing = 0;
+  std::vector<Region> too_small;
   {
     std::lock_guard<std::mutex> lock(mu_);
     // A sum that wraps would count as room enough.
@@ -72,7 +65,14 @@ bool ModelPool::Reserve(size_t bytes) {
       return false;
     promised_ += bytes;
     if (promised_ > free_bytes_) missing = promised_ - free_bytes_;
+    // A tensor may need most of it in one piece, and not find twice that much.
+    if (missing > 0 && address_space_is_scarce_ && in_use_ == 0 &&
+        RegionWithRoom(missing) < 0) {
+      too_small = TakeAll();
+      missing = promised_;
+    }
   }
+  Return(too_small);
   if (missing == 0 || Grow(missing)) return true;
   std::lock_guard<std::mutex> lock(mu_);
   promised_ -= std::min(promised_, bytes);
@@ -190,7 +190,7 @@ bool ModelPool::Offer() {
     // Held for a slice, so that no tensor is written meanwhile.
     std::lock_guard<std::mutex> lock(mu_);
     if (!IsIdle() || offered_) return true;
-    if (region == regions_.size()) return offered_ = true;
+    if (region >= regions_.size()) return offered_ = true;
     const Region& r = regions_[region];
     if (begin >= r.committed) {
       ++region;
@@ -235,6 +235,7 @@ size_t ModelPool::Trim(const std::function<bool()>& go_on, size_t most) {
     memory_->Decommit(regions_[i].base + regions_[i].committed, taken[i]);
     budget_->Refund(taken[i]);
   }
+  GiveAddressSpaceBack();
   return given_back;
 }
 
@@ -244,16 +245,16 @@ size_t ModelPool::Prepare(size_t bytes) {
   for (;;) {
     // Free between pieces: a load that has begun goes first.
     std::lock_guard<std::mutex> growth(growth_mu_);
-    size_t piece;
+    size_t piece, missing;
     {
       std::lock_guard<std::mutex> lock(mu_);
       const bool trimmed = added > 0 && committed_ != expected;
       if (!IsIdle() || trimmed || committed_ >= bytes) return added;
-      piece = RoundUp(std::min(kPreparePiece, bytes - committed_),
-                      kRegionGranularity);
+      missing = RoundUp(bytes - committed_, kRegionGranularity);
+      piece = std::min(kPreparePiece, missing);
       expected = committed_ + piece;
     }
-    if (!Grow(piece, /*make_room=*/false)) return added;
+    if (!Grow(piece, /*make_room=*/false, missing)) return added;
     added += piece;
   }
 }
@@ -278,18 +279,26 @@ void ModelPool::FillStats(PoolStats* stats) const {
   stats->prefault_ns = static_cast<uint64_t>(prefault_ns_);
 }
 
-bool ModelPool::Grow(size_t bytes, bool make_room) {
+bool ModelPool::Grow(size_t bytes, bool make_room, size_t address_space) {
   bytes = RoundUp(bytes, kRegionGranularity);
   if (!budget_->Charge(bytes, make_room)) return false;
-  const int place = PlaceForGrowth(bytes);
-  // Only holders of growth_mu_ change regions_, so it can be read here.
-  char* const begin =
-      place < 0 ? nullptr : regions_[place].base + regions_[place].committed;
+  int place = -1;
+  char* begin = nullptr;
   const int64_t start = options_.now_ns();
-  // Memory that nobody uses may be what the system's limits are full of.
-  const auto commit = [&] { return memory_->Commit(begin, bytes); };
-  if (place < 0 ||
-      !(commit() || (make_room && budget_->MakeRoom() && commit()))) {
+  // Only holders of growth_mu_ change regions_, so it can be read here.
+  const auto map = [&] {
+    place = PlaceForGrowth(bytes, std::max(bytes, address_space));
+    if (place < 0) return false;
+    begin = regions_[place].base + regions_[place].committed;
+    return memory_->Commit(begin, bytes);
+  };
+  // Memory that nobody uses may be what the system's limits are full of. If
+  // address space is refused for another reason, another range may have some.
+  const auto room_may_help = [&] {
+    return make_room && (place >= 0 || memory_->AddressSpaceIsScarce());
+  };
+  if (!(map() || (room_may_help() && budget_->MakeRoom() && map()))) {
+    GiveAddressSpaceBack();
     budget_->Refund(bytes);
     return false;
   }
@@ -304,12 +313,19 @@ bool ModelPool::Grow(size_t bytes, bool make_room) {
   return true;
 }
 
-int ModelPool::PlaceForGrowth(size_t bytes) {
+int ModelPool::RegionWithRoom(size_t bytes) const {
+  bytes = RoundUp(bytes, kRegionGranularity);
   for (size_t i = 0; i < regions_.size(); ++i) {
     if (regions_[i].address_space - regions_[i].committed >= bytes) {
       return static_cast<int>(i);
     }
   }
+  return -1;
+}
+
+int ModelPool::PlaceForGrowth(size_t bytes, size_t address_space) {
+  const int place = RegionWithRoom(bytes);
+  if (place >= 0) return place;
   void* base = nullptr;
   size_t want = 0;
   if (!address_space_is_scarce_) {
@@ -317,14 +333,48 @@ int ModelPool::PlaceForGrowth(size_t bytes) {
     base = memory_->Reserve(want);
     address_space_is_scarce_ = base == nullptr;
   }
-  for (size_t times = 2; base == nullptr && times > 0; --times) {
-    want = times * bytes;
+  if (base == nullptr) {
+    want = address_space;
     base = memory_->Reserve(want);
   }
   if (base == nullptr) return -1;
   std::lock_guard<std::mutex> lock(mu_);
   regions_.push_back({static_cast<char*>(base), want, 0});
   return static_cast<int>(regions_.size()) - 1;
+}
+
+void ModelPool::GiveAddressSpaceBack() {
+  if (!address_space_is_scarce_) return;
+  std::lock_guard<std::mutex> lock(mu_);
+  for (Region& r : regions_) {
+    if (r.address_space == r.committed) continue;
+    memory_->Unreserve(r.base + r.committed, r.address_space - r.committed);
+    r.address_space = r.committed;
+  }
+  // Chunks know their region by its number.
+  while (!regions_.empty() && regions_.back().committed == 0) {
+    regions_.pop_back();
+  }
+}
+
+std::vector<ModelPool::Region> ModelPool::TakeAll() {
+  std::vector<Region> regions;
+  regions.swap(regions_);
+  chunks_.clear();
+  free_.clear();
+  committed_ = 0;
+  free_bytes_ = 0;
+  return regions;
+}
+
+void ModelPool::Return(const std::vector<Region>& regions) {
+  for (const Region& region : regions) {
+    if (region.committed > 0) {
+      memory_->Decommit(region.base, region.committed);
+      budget_->Refund(region.committed);
+    }
+    memory_->Unreserve(region.base, region.address_space);
+  }
 }
 
 void* ModelPool::AllocateFromFree(size_t alignment, size_t size,
@@ -385,11 +435,19 @@ size_t ModelPool::TakeFromEnd(size_t bytes, size_t* region) {
     Region& r = regions_[i];
     if (r.committed == 0) continue;
     bytes = std::min(bytes, r.committed);
-    // An idle pool is one free chunk in each region.
-    EraseFree(AsAddress(r.base), r.committed);
+    // An idle pool is one free chunk in each region. Made smaller where it is:
+    // there may be no memory for another.
+    auto chunk = free_.extract({r.committed, AsAddress(r.base)});
     r.committed -= bytes;
-    if (r.committed > 0) InsertFree(AsAddress(r.base), r.committed, i);
     committed_ -= bytes;
+    free_bytes_ -= bytes;
+    if (r.committed == 0) {
+      chunks_.erase(AsAddress(r.base));
+    } else {
+      chunks_.find(AsAddress(r.base))->second.size = r.committed;
+      chunk.value().first = r.committed;
+      free_.insert(std::move(chunk));
+    }
     *region = i;
     return bytes;
   }

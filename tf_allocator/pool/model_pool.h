@@ -54,7 +54,8 @@ class ModelPool {
  public:
   // 256 GiB: larger than a model that one server holds, and 255 pools of it
   // fit in the 128 TiB that an x86-64 process can address. If address space is
-  // scarce or refused, twice what is asked for is taken.
+  // scarce or refused, as much is taken as memory in it, and given back with
+  // it.
   static constexpr size_t kAddressSpace = size_t{256} << 30;
 
   struct Options {
@@ -147,12 +148,22 @@ class ModelPool {
   using Address = uintptr_t;
   using Chunks = std::map<Address, Chunk>;
 
-  // Makes at least `bytes` more usable. REQUIRES: growth_mu_ held, mu_ not.
-  bool Grow(size_t bytes, bool make_room = true);
-  // The region in which the next `bytes` can be committed; -1 if address space
-  // is out.
-  int PlaceForGrowth(size_t bytes);
+  // These REQUIRE growth_mu_, and mu_ not held.
+  // Makes at least `bytes` more usable. Takes `address_space` if it needs some,
+  // for what will follow.
+  bool Grow(size_t bytes, bool make_room = true, size_t address_space = 0);
+  // The region in which the next `bytes` can be committed, if need be a new one
+  // of `address_space`; -1 if address space is out.
+  int PlaceForGrowth(size_t bytes, size_t address_space);
+  // Where it is scarce: what no memory is in.
+  void GiveAddressSpaceBack();
+  // Gives back regions that are none of the pool's any more. REQUIRES nothing.
+  void Return(const std::vector<Region>& regions);
+  // The region that can grow by so much, or -1. REQUIRES growth_mu_.
+  int RegionWithRoom(size_t bytes) const;
   // The rest REQUIRE mu_.
+  // Takes all regions and their chunks out of a pool that nothing lies in.
+  std::vector<Region> TakeAll();
   void* AllocateFromFree(size_t alignment, size_t size, size_t requested);
   void InsertFree(Address address, size_t size, size_t region);
   void EraseFree(Address address, size_t size);

@@ -893,28 +893,96 @@ TEST_F(ModelPoolTest, PoolCanBeTrimmedFromTheIdleCallback) {
 
 // Address space.
 
-TEST_F(ModelPoolTest, AfterARefusalTwiceTheNeedIsReserved) {
+TEST_F(ModelPoolTest, AfterARefusalWhatIsNeededIsReserved) {
   memory_.max_reserve = 16 * kMiB;
   MakeLoadingPool(kPart, 64 * kMiB);
-  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{64 * kMiB, 2 * kPart}));
-  ASSERT_TRUE(pool_->Reserve(kPart));  // in the same range
-  EXPECT_EQ(Stats().num_regions, 1u);
-  ASSERT_TRUE(pool_->Reserve(2 * kPart));
-  EXPECT_EQ(memory_.requests(),
-            (std::vector<size_t>{64 * kMiB, 2 * kPart, 4 * kPart}));
+  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{64 * kMiB, kPart}));
 }
 
 TEST_F(ModelPoolTest, ScarceAddressSpaceIsNotAskedForInVain) {
   memory_.scarce = true;
   MakeLoadingPool(3 * kPart, 64 * kMiB);
-  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{6 * kPart}));
+  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{3 * kPart}));
 }
 
-TEST_F(ModelPoolTest, TheNeedItselfIsReservedIfTwiceThatIsRefused) {
-  memory_.max_reserve = 12 * kMiB;
-  MakeLoadingPool(12 * kMiB, 64 * kMiB);
-  EXPECT_EQ(memory_.requests(),
-            (std::vector<size_t>{64 * kMiB, 24 * kMiB, 12 * kMiB}));
+TEST_F(ModelPoolTest, ScarceAddressSpaceIsGivenBackWithTheMemoryInIt) {
+  memory_.scarce = true;
+  MakeLoadingPool(3 * kPart);
+  void* tensor = Allocate(3 * kPart);
+  ASSERT_TRUE(pool_->Reserve(2 * kPart));
+  EXPECT_TRUE(pool_->Deallocate(tensor));
+  pool_->EndLoad();
+  const auto go_on = [] { return true; };
+  EXPECT_EQ(pool_->Trim(go_on, kPart), kPart);
+  EXPECT_EQ(memory_.reserved_bytes(), 4 * kPart);
+  EXPECT_EQ(pool_->Trim(go_on, 2 * kPart), 2 * kPart);
+  EXPECT_EQ(memory_.reserved_bytes(), 2 * kPart);
+  EXPECT_EQ(Stats().num_regions, 1u);
+  EXPECT_EQ(pool_->Trim(), 2 * kPart);
+  EXPECT_EQ(memory_.reserved_bytes(), 0u);
+  EXPECT_EQ(Stats().num_regions, 0u);
+  // The next load finds the pool as good as new.
+  pool_->BeginLoad(/*new_version=*/true);
+  ASSERT_TRUE(pool_->Reserve(3 * kPart));
+  tensor = Allocate(3 * kPart);
+  ASSERT_NE(tensor, nullptr);
+  EXPECT_TRUE(pool_->Contains(tensor));
+  EXPECT_TRUE(pool_->Deallocate(tensor));
+  pool_->EndLoad();
+}
+
+TEST_F(ModelPoolTest, LargerVersionGetsItsSpaceInOnePieceWhereThatIsScarce) {
+  memory_.scarce = true;
+  MakeLoadingPool(3 * kPart);
+  pool_->EndLoad();
+  memory_.address_space = 5 * kPart;
+  pool_->BeginLoad(/*new_version=*/true);
+  ASSERT_TRUE(pool_->Reserve(5 * kPart));
+  EXPECT_EQ(Stats().bytes_reserved, 5 * kPart);
+  void* tensor = Allocate(5 * kPart);
+  ASSERT_NE(tensor, nullptr);
+  // Once there is a tensor, nothing is moved.
+  memory_.address_space = 7 * kPart;
+  ASSERT_TRUE(pool_->Reserve(2 * kPart));
+  EXPECT_TRUE(pool_->Contains(tensor));
+  EXPECT_EQ(Stats().num_regions, 2u);
+  EXPECT_TRUE(pool_->Deallocate(tensor));
+  pool_->EndLoad();
+}
+
+TEST_F(ModelPoolTest, AddressSpaceThatIsNotScarceIsKept) {
+  MakeLoadingPool(3 * kPart, 64 * kMiB);
+  pool_->EndLoad();
+  EXPECT_EQ(pool_->Trim(), 3 * kPart);
+  EXPECT_EQ(memory_.reserved_bytes(), 64 * kMiB);
+}
+
+TEST_F(ModelPoolTest, ScarceAddressSpaceThatGetsNoMemoryIsGivenBack) {
+  memory_.scarce = true;
+  memory_.refuse_commits = true;
+  MakePool();
+  pool_->BeginLoad(/*new_version=*/true);
+  EXPECT_FALSE(pool_->Reserve(kPart));
+  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{kPart}));
+  EXPECT_EQ(memory_.reserved_bytes(), 0u);
+}
+
+TEST_F(ModelPoolTest, RefusedAddressSpaceIsAskedForAgainOnceThereIsRoom) {
+  memory_.scarce = true;
+  budget_.makes_room = true;
+  MakeLoadingPool(3 * kPart);
+  EXPECT_EQ(budget_.asked_of_the_system, 0);
+  memory_.max_reserve = 0;
+  EXPECT_FALSE(pool_->Reserve(kPart));
+  EXPECT_EQ(budget_.asked_of_the_system, 1);
+}
+
+TEST_F(ModelPoolTest, WhatIsPreparedPieceByPieceIsOneRangeForALargeTensor) {
+  memory_.scarce = true;
+  MakePool();
+  EXPECT_EQ(pool_->Prepare(10 * kPart), 10 * kPart);
+  EXPECT_EQ(memory_.requests(), (std::vector<size_t>{10 * kPart}));
+  EXPECT_EQ(Stats().largest_free_block, 10 * kPart);
 }
 
 TEST_F(ModelPoolTest, NoAddressSpaceAtAllIsARefusal) {

@@ -758,6 +758,26 @@ TEST_F(PoolRegistryTest, SystemThatRefusesIsGivenStandbyMemoryFirst) {
   Unload(b);
 }
 
+TEST_F(PoolRegistryTest, ScarceAddressSpaceGoesToVersionsAndNotToRanges) {
+  // GIVEN room for what two versions take, and little more
+  memory_.scarce = true;
+  memory_.address_space = 7 * kPart;
+  MakeRegistry();
+  // WHEN a model is updated
+  const Loaded a1 = Load(Version("/m/a", 1), 3 * kPart);
+  const Loaded a2 = Load(Version("/m/a", 2), 3 * kPart);
+  // THEN the rest is there for others
+  ASSERT_NE(a2.id, 0);
+  EXPECT_EQ(memory_.reserved_bytes(), 6 * kPart);
+  // WHEN a load needs more than that
+  Unload(a1);
+  Unload(a2);
+  const Loaded b = Load(Version("/m/b", 1), 7 * kPart);
+  // THEN what is on standby makes room
+  ASSERT_NE(b.id, 0);
+  Unload(b);
+}
+
 TEST_F(PoolRegistryTest, LoadOfUnknownSizeIsGivenAPool) {
   MakeRegistry();
   const uint8_t id = registry_->BeginLoad({Version("/m/a", 1)});

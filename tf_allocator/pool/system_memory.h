@@ -58,7 +58,7 @@ class SystemMemory {
   // decommitted.
   virtual bool Divisible() const { return true; }
 
-  // Ends a reservation, committed parts included.
+  // Ends a reservation or the end of one, committed parts included.
   virtual void Unreserve(void* address, size_t bytes) = 0;
 };
 

@@ -22,7 +22,8 @@ namespace {
 constexpr double kLeastOfCapacity = 0.125;
 constexpr double kLeast = 0.25;
 
-// Loads stop while the group has used this much of its quota in a period.
+// Loads get the floor while the group has used this much of its quota in a
+// period.
 constexpr double kQuotaShort = 0.7;
 
 constexpr double kWeightOfLastLook = 0.5;
@@ -38,13 +39,14 @@ int64_t ClockNs(clockid_t clock) {
 }  // namespace
 
 void CpuShare::Look(const CpuReading& reading) {
+  floor_ = Floor(reading);
   if (!seen_) {
     seen_ = true;
     last_ = reading;
     others_ = in_group_ = -1;
     period_.clear();
     quota_is_short_ = false;
-    share_ = Floor(reading);
+    share_ = floor_;
   }
   if (!std::isinf(reading.quota)) {
     period_.push_back({reading.now_ns, reading.quota_used_ns});
@@ -70,7 +72,7 @@ void CpuShare::Look(const CpuReading& reading) {
   use(last_.quota_used_ns, reading.quota_used_ns, &in_group_);
   const double left =
       std::min(reading.cpus - others_, reading.quota - in_group_);
-  share_ = std::max(Floor(reading), kOfWhatIsLeft * left);
+  share_ = std::max(floor_, kOfWhatIsLeft * left);
   last_ = reading;
 }
 

@@ -38,12 +38,11 @@ class CpuShare {
   // a quota, and else one in kLookNs.
   void Look(const CpuReading& reading);
 
-  // The CPUs that all loads together may use: more than 0.
-  double share() const { return share_; }
-
-  // True if the group has so nearly used its quota up that loads are to stop
-  // until some of it is older than a period: the kernel would stop everybody.
-  bool quota_is_short() const { return quota_is_short_; }
+  // The CPUs that all loads together may use: more than 0. No more than the
+  // floor while the group has so nearly used its quota up that the kernel might
+  // stop everybody; it may be requests alone that do, so loads do not wait for
+  // the end of that.
+  double share() const { return quota_is_short_ ? floor_ : share_; }
 
   // The part of what requests leave; the rest is for their bursts
   // (docs/results/decisions.md).
@@ -61,6 +60,7 @@ class CpuShare {
   double others_ = 0;    // CPUs that requests and other processes use
   double in_group_ = 0;  // the same, of the quota
   double share_ = 0.1;
+  double floor_ = 0.1;
   bool quota_is_short_ = false;
   struct Used {
     int64_t now_ns;

@@ -82,28 +82,26 @@ TEST(CpuShareTest, BeginsAtTheFloorUntilItHasSeenMore) {
   EXPECT_NEAR(share.share(), 2 * kPart, 0.001);
 }
 
-TEST(CpuShareTest, LoadsStopWhileAQuotaIsNearlyUsedUp) {
+TEST(CpuShareTest, LoadsHaveTheFloorWhileAQuotaIsNearlyUsedUp) {
   Machine machine(2);
   machine.set_quota(1);
   CpuShare share;
-  share.Look(machine.After(5 * kMs, 0, 0));
-  for (int i = 0; i < 8; ++i) {
-    share.Look(machine.After(5 * kMs, 1, 0));
-    EXPECT_FALSE(share.quota_is_short());
-  }
+  for (int i = 0; i < 60; ++i) share.Look(machine.After(5 * kMs, 0.4, 0));
+  EXPECT_NEAR(share.share(), 0.6 * kPart, 0.01);
   // 40 ms of 100 so far; a burst takes 1.9 CPUs.
-  for (int i = 0; i < 4; ++i) share.Look(machine.After(5 * kMs, 1.9, 0));
-  EXPECT_TRUE(share.quota_is_short());
+  for (int i = 0; i < 8; ++i) share.Look(machine.After(5 * kMs, 1.9, 0));
+  EXPECT_NEAR(share.share(), 0.125, 0.001);
   // A period later it is as if it had not been.
-  for (int i = 0; i < 20; ++i) share.Look(machine.After(5 * kMs, 0.1, 0));
-  EXPECT_FALSE(share.quota_is_short());
+  for (int i = 0; i < 60; ++i) share.Look(machine.After(5 * kMs, 0.4, 0));
+  EXPECT_NEAR(share.share(), 0.6 * kPart, 0.05);
 }
 
 TEST(CpuShareTest, WithoutAQuotaNothingIsShort) {
   CpuShare share;
   Machine machine(2);
   for (int i = 0; i < 50; ++i) share.Look(machine.After(5 * kMs, 2, 0));
-  EXPECT_FALSE(share.quota_is_short());
+  for (int i = 0; i < 200; ++i) share.Look(machine.After(5 * kMs, 1, 0));
+  EXPECT_NEAR(share.share(), kPart, 0.01);
 }
 
 // A thread that always wants to run, on a CPU of its own.

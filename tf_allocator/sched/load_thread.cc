@@ -15,16 +15,19 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
-#include <system_error>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/pool/at_fork.h"
+#include "tf_allocator/pool/control_group.h"
 #include "tf_allocator/pool/system_memory.h"
 #include "tf_allocator/sched/cpu_share.h"
 
@@ -57,14 +60,31 @@ struct SchedulingAttributes {
   uint64_t period_ns;
 };
 
+// False if a system call that TensorFlow does not make may cost the process its
+// life: a filter may kill whoever makes it, as SystemCallFilter=~@resources of
+// systemd does. Those that containers are run with allow this one, and answer
+// with an error what they do not (docs/results/decisions.md).
+bool MayChangeScheduling() {
+  const std::string status = ReadText("/proc/thread-self/status");
+  if (!status.empty() && status.find("\nSeccomp:\t2") == std::string::npos) {
+    return true;
+  }
+  return std::getenv("INVOCATION_ID") == nullptr &&  // no service of systemd
+         (access("/.dockerenv", F_OK) == 0 ||
+          access("/run/.containerenv", F_OK) == 0 ||
+          std::getenv("KUBERNETES_SERVICE_HOST") != nullptr);
+}
+
 // Lets the calling thread run as soon as it wakes, on busy CPUs too, and not
 // when the slice of what runs there ends (2.8 ms and more): the scheduler lets
 // a short slice cut a longer one off. Needs no privileges, as priority and
-// class stay; older kernels ignore it.
+// class stay.
 void AskForShortestSlice() {
   constexpr uint64_t kShortest = 100'000;
+  if (!MayChangeScheduling()) return;
   SchedulingAttributes attributes{};
-  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0) {
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0 ||
+      attributes.runtime_ns == 0) {  // a kernel that has no slices to set
     return;
   }
   attributes.runtime_ns = kShortest;
@@ -77,6 +97,7 @@ struct PacedThread {
   clockid_t cpu_clock;
   int64_t begun_ns;  // CPU time when it began to give way
   Turns turns;
+  int blocked_signal = 0;  // that the thread blocked before; 0 = did not
   // The handler sleeps until then.
   std::atomic<int64_t> pause_until_ns{0};
 };
@@ -85,30 +106,43 @@ thread_local PacedThread* this_thread = nullptr;
 thread_local int depth = 0;
 thread_local int64_t load_ended_ns = -kServesForNs;
 
+void SleepUntilTurn(const PacedThread& paced) {
+  const int64_t until = paced.pause_until_ns.load(std::memory_order_relaxed);
+  const timespec time = {until / 1'000'000'000, until % 1'000'000'000};
+  // Not clock_nanosleep, which a thread may be cancelled in.
+  while (syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &time,
+                 nullptr) != 0 &&
+         errno == EINTR) {
+  }
+}
+
 // On a thread that gives way, anywhere in its work. Calls nothing but the
 // kernel.
-void SleepUntilTurn(int) {
+void OnSignal(int, siginfo_t* info, void*) {
+  // Any thread may get one that pthread_kill() has not sent, in malloc too,
+  // which the first use of a thread-local variable may call.
+  if (info->si_code != SI_TKILL) return;
   const int saved_errno = errno;
-  if (const PacedThread* paced = this_thread) {
-    const int64_t until = paced->pause_until_ns.load(std::memory_order_relaxed);
-    const timespec time = {until / 1'000'000'000, until % 1'000'000'000};
-    // Not clock_nanosleep, which a thread may be cancelled in.
-    while (syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &time,
-                   nullptr) != 0 &&
-           errno == EINTR) {
-    }
-  }
+  if (this_thread != nullptr) SleepUntilTurn(*this_thread);
   errno = saved_errno;
+}
+
+// Changes the calling thread's mask by one signal; returns the one before.
+sigset_t Mask(int how, int signal_number) {
+  sigset_t set, before;
+  sigemptyset(&set);
+  sigaddset(&set, signal_number);
+  pthread_sigmask(how, &set, &before);
+  return before;
 }
 
 bool IsOurs(int signal_number) {
   struct sigaction action{};
   return sigaction(signal_number, nullptr, &action) == 0 &&
-         (action.sa_flags & SA_SIGINFO) == 0 &&
-         action.sa_handler == SleepUntilTurn;
+         (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == OnSignal;
 }
 
-// Makes SleepUntilTurn the handler of a signal that nobody else uses; returns
+// Makes OnSignal the handler of a signal that nobody else uses; returns
 // it, or 0 if there is none. SIGURG first: whoever gets one by mistake ignores
 // it, and debuggers pass it on.
 int TakeSignal() {
@@ -120,8 +154,8 @@ int TakeSignal() {
       continue;
     }
     struct sigaction ours{};
-    ours.sa_handler = SleepUntilTurn;
-    ours.sa_flags = SA_RESTART | SA_ONSTACK;
+    ours.sa_sigaction = OnSignal;
+    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
     sigfillset(&ours.sa_mask);
     if (sigaction(candidate, &ours, nullptr) == 0) return candidate;
   }
@@ -142,17 +176,14 @@ class Pacer {
     return *pacer;
   }
 
-  // The calling thread. Returns false if it cannot be paced: it works as ever.
+  // The calling thread. Returns false, or throws, if it cannot be paced: it
+  // works as ever.
   bool Add(PacedThread* paced) {
     const std::lock_guard<std::mutex> lock(mu_);
     if (signal_ == 0 || !IsOurs(signal_)) signal_ = TakeSignal();
     if (signal_ == 0) return false;
     if (!running_) {
-      try {
-        std::thread([this] { Loop(); }).detach();
-      } catch (const std::system_error&) {
-        return false;
-      }
+      std::thread([this] { Loop(); }).detach();
       running_ = true;
       CallBeforeFaults(tf_model_pool::PauseHere);
     }
@@ -162,10 +193,8 @@ class Pacer {
     }
     threads_.push_back(paced);
     // The signal must reach the thread, whatever it blocks.
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal_);
-    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    const sigset_t before = Mask(SIG_UNBLOCK, signal_);
+    if (sigismember(&before, signal_)) paced->blocked_signal = signal_;
     changed_.notify_all();
     return true;
   }
@@ -178,8 +207,7 @@ class Pacer {
     threads_.erase(it);
   }
 
-  // On the paced thread: sleeps until it owes nothing. What it owes ends, where
-  // a quota that requests alone use up may be short for ever.
+  // On the paced thread: sleeps until it owes nothing.
   void PauseHere(PacedThread* paced) {
     while (Serving()) {
       int64_t until;
@@ -195,7 +223,7 @@ class Pacer {
       }
       // Not with the lock: a signal on its way would sleep for as long with it.
       paced->pause_until_ns = until;
-      SleepUntilTurn(0);
+      SleepUntilTurn(*paced);
     }
   }
 
@@ -220,7 +248,11 @@ class Pacer {
   void Loop() {
     pthread_setname_np(pthread_self(), "tf_model_pacer");
     prctl(PR_SET_TIMERSLACK, 1);
-    AskForShortestSlice();
+    try {
+      AskForShortestSlice();
+    } catch (const std::exception&) {
+      // No memory to find out whether it may.
+    }
     std::unique_lock<std::mutex> lock(mu_);
     for (;;) {
       changed_.wait(lock, [this] { return !threads_.empty(); });
@@ -247,9 +279,8 @@ class Pacer {
     LookIfDue(now);
     int64_t shortest = Turns::kLongestNs;
     for (PacedThread* paced : threads_) {
-      int64_t pause =
+      const int64_t pause =
           paced->turns.Pause(now, ClockNs(paced->cpu_clock), ShareOfOne());
-      if (share_.quota_is_short()) pause = Turns::kLongestNs;
       // Not still in its last one, and nobody has taken the signal since.
       if (pause > 0 && paced->pause_until_ns <= now && IsOurs(signal_)) {
         paced->pause_until_ns = now + pause;
@@ -270,17 +301,21 @@ class Pacer {
         (reader_.has_quota() ? kLookAtQuotaNs : CpuShare::kLookNs)) {
       return;
     }
-    CpuReading reading = last_;
     const bool full = now - looked_at_all_ns_ >= CpuShare::kLookNs;
-    reader_.Read(/*quota_only=*/!full, &reading);
-    reading.loads_ns = loads_ended_ns_;
-    for (const PacedThread* paced : threads_) {
-      reading.loads_ns += ClockNs(paced->cpu_clock) - paced->begun_ns;
-    }
-    share_.Look(reading);
-    last_ = reading;
     looked_ns_ = now;
     if (full) looked_at_all_ns_ = now;
+    CpuReading reading = last_;
+    try {
+      reader_.Read(/*quota_only=*/!full, &reading);
+      reading.loads_ns = loads_ended_ns_;
+      for (const PacedThread* paced : threads_) {
+        reading.loads_ns += ClockNs(paced->cpu_clock) - paced->begun_ns;
+      }
+      share_.Look(reading);
+      last_ = reading;
+    } catch (const std::exception&) {
+      // No memory for it: until the next look the share stays as it is.
+    }
   }
 
   std::mutex mu_;
@@ -306,18 +341,23 @@ bool GivesWay() {
 
 GiveWay::GiveWay() {
   if (!GivesWay() || ++depth > 1) return;
-  auto paced = std::make_unique<PacedThread>();
-  paced->thread = pthread_self();
-  if (pthread_getcpuclockid(paced->thread, &paced->cpu_clock) != 0) return;
-  paced->begun_ns = ClockNs(paced->cpu_clock);
-  paced->turns.Begin(ClockNs(CLOCK_MONOTONIC), paced->begun_ns);
-  // The handler may run as soon as the thread is known.
-  this_thread = paced.get();
-  if (Pacer::OfProcess().Add(this_thread)) {
-    paced.release();
-  } else {
-    this_thread = nullptr;
+  std::unique_ptr<PacedThread> paced;
+  try {
+    paced = std::make_unique<PacedThread>();
+    paced->thread = pthread_self();
+    if (pthread_getcpuclockid(paced->thread, &paced->cpu_clock) != 0) return;
+    paced->begun_ns = ClockNs(paced->cpu_clock);
+    paced->turns.Begin(ClockNs(CLOCK_MONOTONIC), paced->begun_ns);
+    // The handler may run as soon as the thread is known.
+    this_thread = paced.get();
+    if (Pacer::OfProcess().Add(this_thread)) {
+      paced.release();
+      return;
+    }
+  } catch (const std::exception&) {
+    // Nothing to pace it with is no reason to fail a load.
   }
+  this_thread = nullptr;
 }
 
 GiveWay::~GiveWay() {
@@ -325,6 +365,9 @@ GiveWay::~GiveWay() {
   load_ended_ns = ClockNs(CLOCK_MONOTONIC_COARSE);
   if (this_thread == nullptr) return;
   Pacer::OfProcess().Remove(this_thread);
+  if (this_thread->blocked_signal != 0) {
+    Mask(SIG_BLOCK, this_thread->blocked_signal);
+  }
   // A signal may still be on its way.
   delete std::exchange(this_thread, nullptr);
 }

@@ -23,8 +23,9 @@
 namespace tf_model_pool {
 
 // Makes the calling thread give way while the object lives. May be nested. Does
-// nothing with TF_MODEL_POOL=off or TF_MODEL_POOL_LOAD_PRIORITY=normal. Must be
-// destroyed on the thread that made it.
+// nothing with TF_MODEL_POOL=off or TF_MODEL_POOL_LOAD_PRIORITY=normal, and if
+// the thread cannot be paced: a load does not fail for that. Must be destroyed
+// on the thread that made it.
 class GiveWay {
  public:
   GiveWay();

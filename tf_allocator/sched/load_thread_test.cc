@@ -3,22 +3,30 @@
 #include "tf_allocator/sched/load_thread.h"
 
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <iostream>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -27,8 +35,28 @@
 
 #include "tf_allocator/device/process_settings.h"
 #include "tf_allocator/device/settings.h"
+#include "tf_allocator/pool/control_group.h"
 #include "tf_allocator/pool/testing/child.h"
 #include "tf_allocator/sched/cpu_share.h"
+
+namespace {
+// Allocations of this thread that succeed before one fails; -1 = none fails.
+thread_local int64_t allocations_left = -1;
+}  // namespace
+
+// A sanitizer has its own.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TF_MODEL_POOL_TEST_ALLOCATIONS_FAIL
+__attribute__((noinline)) void* operator new(size_t bytes) {
+  if (allocations_left >= 0 && allocations_left-- == 0) throw std::bad_alloc();
+  if (void* p = std::malloc(bytes)) return p;
+  throw std::bad_alloc();
+}
+__attribute__((noinline)) void operator delete(void* p) noexcept {
+  std::free(p);
+}
+void operator delete(void* p, size_t) noexcept { operator delete(p); }
+#endif
 
 namespace tf_model_pool {
 namespace {
@@ -173,6 +201,24 @@ TEST_F(LoadThreadTest, ThePacerHasAShorterSliceAndNoOtherPriority) {
   EXPECT_LT(its.slice_ns, own.slice_ns);
 }
 
+TEST_F(LoadThreadTest, AFilterThatKillsForChangedSchedulingKillsNobody) {
+  InNewProcess([] {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setattr, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog filter = {4, program};
+    // As for a service of systemd.
+    setenv("INVOCATION_ID", "1", 1);
+    ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+    NoteServing();
+    const GiveWay give_way;
+    EXPECT_GT(SleepsInWork(), 20);
+  });
+}
+
 TEST_F(LoadThreadTest, WhatALoadRunsIsNoRequest) {
   InNewProcess([] {
     const GiveWay give_way;
@@ -202,6 +248,31 @@ TEST_F(LoadThreadTest, ExceptionsReachTheCaller) {
   EXPECT_LT(SleepsInWork(), 5);
 }
 
+TEST_F(LoadThreadTest, ALoadThatCannotBePacedIsAsEver) {
+#ifndef TF_MODEL_POOL_TEST_ALLOCATIONS_FAIL
+  GTEST_SKIP() << "allocations cannot be made to fail under a sanitizer";
+#endif
+  // In a new process, where the first one makes the pacer.
+  InNewProcess([] {
+    NoteServing();
+    int failed = 0;
+    for (bool enough = false; !enough; ++failed) {
+      ASSERT_LT(failed, 10'000);
+      allocations_left = failed;
+      {
+        const GiveWay give_way;
+        enough = allocations_left >= 0;
+        allocations_left = -1;
+        PauseHere();
+      }
+    }
+    EXPECT_GT(failed, 5);
+    EXPECT_LT(SleepsInWork(), 5);
+    const GiveWay give_way;
+    EXPECT_GT(SleepsInWork(), 20);
+  });
+}
+
 TEST_F(LoadThreadTest, MayBeNested) {
   NoteServing();
   RunAtLoadPriority([] {
@@ -219,6 +290,31 @@ TEST_F(LoadThreadTest, PausesWhereAllSignalsAreBlocked) {
     const GiveWay give_way;
     EXPECT_GT(SleepsInWork(), 20);
   }).join();
+}
+
+TEST_F(LoadThreadTest, WhatAThreadBlocksIsBlockedAgainAfterwards) {
+  const auto blocked = [] {
+    sigset_t now;
+    pthread_sigmask(SIG_SETMASK, nullptr, &now);
+    return std::make_pair(sigismember(&now, SIGURG),
+                          sigismember(&now, SIGUSR1));
+  };
+  const auto before_and_after = [&](std::initializer_list<int> signals) {
+    std::thread([&] {
+      sigset_t set;
+      sigemptyset(&set);
+      for (const int each : signals) sigaddset(&set, each);
+      pthread_sigmask(SIG_BLOCK, &set, nullptr);
+      const auto before = blocked();
+      {
+        const GiveWay give_way;
+      }
+      EXPECT_EQ(blocked(), before);
+    }).join();
+  };
+  before_and_after({SIGURG, SIGUSR1});
+  before_and_after({SIGUSR1});
+  before_and_after({});
 }
 
 TEST_F(LoadThreadTest, WhatTheKernelDidInOnePieceIsPaidForBetweenPieces) {
@@ -250,18 +346,74 @@ TEST_F(LoadThreadTest, OthersDoNotPauseThere) {
   EXPECT_LT(Sleeps() - before, 5);
 }
 
+// Waits again and again until nothing has interrupted 20 in a row, or not for
+// long. Returns how many in a row nothing has.
+int UninterruptedWaits() {
+  int in_a_row = 0;
+  for (int i = 0; i < 100 && in_a_row < 20; ++i) {
+    const bool interrupted = poll(nullptr, 0, 10) < 0 && errno == EINTR;
+    in_a_row = interrupted ? 0 : in_a_row + 1;
+  }
+  return in_a_row;
+}
+
 TEST_F(LoadThreadTest, AWaitIsNotInterrupted) {
   NoteServing();
   const GiveWay give_way;
   UseCpuNs(10 * kMs);
   // Signals may still be on their way, and under a sanitizer a handler uses CPU
   // time enough for the next one. After those there are none.
-  int in_a_row = 0;
-  for (int i = 0; i < 100 && in_a_row < 20; ++i) {
-    const bool interrupted = poll(nullptr, 0, 10) < 0 && errno == EINTR;
-    in_a_row = interrupted ? 0 : in_a_row + 1;
+  EXPECT_EQ(UninterruptedWaits(), 20);
+}
+
+// Puts this process into a control group that may use half a CPU, if such a
+// group can be made here.
+class HalfACpu {
+ public:
+  HalfACpu() {
+    const ControlGroup cpu = FindControlGroup("cpu");
+    if (cpu.version == 0) return;
+    outside_ = cpu.directories.back();
+    inside_ = outside_ + "/tf_model_pool_test_" + std::to_string(getpid());
+    if (cpu.version == 2) Write(outside_ + "/cgroup.subtree_control", "+cpu");
+    there_ = mkdir(inside_.c_str(), 0755) == 0 &&
+             (cpu.version == 2 ? Write(inside_ + "/cpu.max", "50000 100000")
+                               : Write(inside_ + "/cpu.cfs_quota_us", "50000"));
+    there_ = there_ && Enter(inside_);
   }
-  EXPECT_EQ(in_a_row, 20);
+  ~HalfACpu() {
+    if (there_) Enter(outside_);
+    rmdir(inside_.c_str());
+  }
+  bool there() const { return there_; }
+
+ private:
+  static bool Write(const std::string& path, const std::string& text) {
+    return static_cast<bool>(std::ofstream(path) << text << std::flush);
+  }
+  static bool Enter(const std::string& group) {
+    return Write(group + "/cgroup.procs", std::to_string(getpid()));
+  }
+
+  std::string outside_, inside_;
+  bool there_ = false;
+};
+
+TEST_F(LoadThreadTest, AWaitIsNotInterruptedThoughRequestsUseAQuotaUp) {
+  const HalfACpu quota;
+  if (!quota.there()) GTEST_SKIP() << "no control group can be made here";
+  NoteServing();
+  std::atomic<bool> done{false};
+  std::thread requests([&] {
+    while (!done) NoteServing();
+  });
+  {
+    const GiveWay give_way;
+    UseCpuNs(10 * kMs);
+    EXPECT_EQ(UninterruptedWaits(), 20);
+  }
+  done = true;
+  requests.join();
 }
 
 TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {

@@ -40,7 +40,9 @@ class FakeSystemMemory : public SystemMemory {
     std::lock_guard<std::mutex> lock(mu_);
     requests_.push_back(bytes);
     EXPECT_EQ(bytes % kRegionGranularity, 0u);
-    if (bytes > max_reserve) return nullptr;
+    if (bytes > max_reserve || reserved_ + bytes > address_space) {
+      return nullptr;
+    }
     if (bytes > static_cast<size_t>(base_ + kArena - next_)) return nullptr;
     void* range = next_;
     next_ += bytes;
@@ -115,6 +117,10 @@ class FakeSystemMemory : public SystemMemory {
     std::lock_guard<std::mutex> lock(mu_);
     return committed_.size() * kRegionGranularity;
   }
+  size_t reserved_bytes() const {
+    std::lock_guard<std::mutex> lock(mu_);
+    return reserved_;
+  }
   size_t commits() const {
     std::lock_guard<std::mutex> lock(mu_);
     return commits_;
@@ -142,7 +148,8 @@ class FakeSystemMemory : public SystemMemory {
     return decommits_;
   }
 
-  std::atomic<size_t> max_reserve{kArena};
+  std::atomic<size_t> max_reserve{kArena};  // at once
+  std::atomic<size_t> address_space{kArena};
   std::atomic<bool> refuse_commits{false};
   std::atomic<bool> refuse_offers{false};
   std::atomic<bool> scarce{false};
