@@ -16,6 +16,7 @@
 #include "tf_allocator/pool/at_fork.h"
 #include "tf_allocator/pool/testing/child.h"
 #include "tf_allocator/sched/load_thread.h"
+#include "tf_allocator/sched/testing/request.h"
 
 namespace tf_model_pool {
 namespace {
@@ -35,7 +36,7 @@ std::function<void()> WaitingFor(std::promise<void>* go) {
 }
 
 TEST(UnloadThreadTest, WorkIsDoneInTurnOnAnotherThread) {
-  NoteServing();
+  ServeRequest();
   std::vector<int> done;
   std::promise<void> go;
   RunOnUnloadThread(WaitingFor(&go));
@@ -53,7 +54,7 @@ TEST(UnloadThreadTest, WorkIsDoneInTurnOnAnotherThread) {
 }
 
 TEST(UnloadThreadTest, WorkMayWaitForUnloads) {
-  NoteServing();
+  ServeRequest();
   bool done = false;
   RunOnUnloadThread([&done] {
     WaitForUnloads();
@@ -65,7 +66,7 @@ TEST(UnloadThreadTest, WorkMayWaitForUnloads) {
 
 // It is another model's: one that never ends must not stop all loads.
 TEST(UnloadThreadTest, ALoadWaitsForAWhile) {
-  NoteServing();
+  ServeRequest();
   std::promise<void> go;
   RunOnUnloadThread(WaitingFor(&go));
   EXPECT_FALSE(WaitForUnloads(std::chrono::milliseconds(1)));
@@ -89,7 +90,7 @@ TEST(UnloadThreadTest, AForkWaitsForWork) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
 #endif
-  NoteServing();
+  ServeRequest();
   std::promise<void> go;
   bool done = false;
   RunOnUnloadThread([wait = WaitingFor(&go), &done] {
@@ -106,7 +107,7 @@ TEST(UnloadThreadTest, AForkedChildEndsNothingOfItsParent) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
 #endif
-  NoteServing();
+  ServeRequest();
   std::promise<void> go;
   RunOnUnloadThread(WaitingFor(&go));
   const pid_t parent = getpid();

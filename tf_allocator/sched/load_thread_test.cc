@@ -38,6 +38,7 @@
 #include "tf_allocator/pool/control_group.h"
 #include "tf_allocator/pool/testing/child.h"
 #include "tf_allocator/sched/cpu_share.h"
+#include "tf_allocator/sched/testing/request.h"
 
 namespace {
 // Allocations of this thread that succeed before one fails; -1 = none fails.
@@ -133,7 +134,7 @@ TEST_F(LoadThreadTest, ALoadDoesNotPauseWhileNothingServes) {
 }
 
 TEST_F(LoadThreadTest, ALoadPausesWhileModelsServe) {
-  NoteServing();
+  ServeRequest();
   ASSERT_TRUE(Serving());
   int64_t inside = 0;
   {
@@ -147,7 +148,7 @@ TEST_F(LoadThreadTest, ALoadPausesWhileModelsServe) {
 }
 
 TEST_F(LoadThreadTest, ItsSchedulingStaysAsItIs) {
-  NoteServing();
+  ServeRequest();
   const auto how = [] {
     return std::make_pair(
         sched_getscheduler(0),
@@ -178,7 +179,7 @@ Scheduling SchedulingOf(long thread) {
 }
 
 TEST_F(LoadThreadTest, ThePacerHasAShorterSliceAndNoOtherPriority) {
-  NoteServing();
+  ServeRequest();
   const GiveWay give_way;
   long pacer = 0;
   while (pacer == 0) {
@@ -227,8 +228,19 @@ TEST_F(LoadThreadTest, WhatALoadRunsIsNoRequest) {
   });
 }
 
+// The loads of a server's other models, when it starts, give way to nobody.
+TEST_F(LoadThreadTest, AWarmUpAfterALoadIsNoRequest) {
+  InNewProcess([] {
+    RunAtLoadPriority([] {});
+    NoteServing();
+    EXPECT_FALSE(Serving());
+    ServeRequest();
+    EXPECT_TRUE(Serving());
+  });
+}
+
 TEST_F(LoadThreadTest, SettingsCanForbidIt) {
-  NoteServing();
+  ServeRequest();
   test_settings.load_priority = Settings::LoadPriority::kNormal;
   {
     const GiveWay give_way;
@@ -241,7 +253,7 @@ TEST_F(LoadThreadTest, SettingsCanForbidIt) {
 }
 
 TEST_F(LoadThreadTest, ExceptionsReachTheCaller) {
-  NoteServing();
+  ServeRequest();
   EXPECT_THROW(RunAtLoadPriority([] { throw std::runtime_error("here"); }),
                std::runtime_error);
   // And the thread gives way no more.
@@ -274,7 +286,7 @@ TEST_F(LoadThreadTest, ALoadThatCannotBePacedIsAsEver) {
 }
 
 TEST_F(LoadThreadTest, MayBeNested) {
-  NoteServing();
+  ServeRequest();
   RunAtLoadPriority([] {
     RunAtLoadPriority([] {});
     EXPECT_GT(SleepsInWork(), 20);
@@ -282,7 +294,7 @@ TEST_F(LoadThreadTest, MayBeNested) {
 }
 
 TEST_F(LoadThreadTest, PausesWhereAllSignalsAreBlocked) {
-  NoteServing();
+  ServeRequest();
   std::thread([] {
     sigset_t all;
     sigfillset(&all);
@@ -318,7 +330,7 @@ TEST_F(LoadThreadTest, WhatAThreadBlocksIsBlockedAgainAfterwards) {
 }
 
 TEST_F(LoadThreadTest, WhatTheKernelDidInOnePieceIsPaidForBetweenPieces) {
-  NoteServing();
+  ServeRequest();
   const GiveWay give_way;
   // As in a system call or a page fault, no signal reaches the thread.
   sigset_t all, before;
@@ -339,7 +351,7 @@ TEST_F(LoadThreadTest, WhatTheKernelDidInOnePieceIsPaidForBetweenPieces) {
 }
 
 TEST_F(LoadThreadTest, OthersDoNotPauseThere) {
-  NoteServing();
+  ServeRequest();
   const int64_t before = Sleeps();
   UseCpuNs(10 * kMs);
   PauseHere();
@@ -358,7 +370,7 @@ int UninterruptedWaits() {
 }
 
 TEST_F(LoadThreadTest, AWaitIsNotInterrupted) {
-  NoteServing();
+  ServeRequest();
   const GiveWay give_way;
   UseCpuNs(10 * kMs);
   // Signals may still be on their way, and under a sanitizer a handler uses CPU
@@ -402,7 +414,7 @@ class HalfACpu {
 TEST_F(LoadThreadTest, AWaitIsNotInterruptedThoughRequestsUseAQuotaUp) {
   const HalfACpu quota;
   if (!quota.there()) GTEST_SKIP() << "no control group can be made here";
-  NoteServing();
+  ServeRequest();
   std::atomic<bool> done{false};
   std::thread requests([&] {
     while (!done) NoteServing();
@@ -423,7 +435,7 @@ TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {
   action.sa_handler = [](int) { ++theirs; };
   struct sigaction before{};
   ASSERT_EQ(sigaction(SIGURG, &action, &before), 0);
-  NoteServing();
+  ServeRequest();
   {
     const GiveWay give_way;
     EXPECT_GT(SleepsInWork(), 20);
@@ -436,7 +448,7 @@ TEST_F(LoadThreadTest, LeavesASignalAloneThatOthersHandle) {
 }
 
 TEST_F(LoadThreadTest, ManyThreadsShareWhatThereIs) {
-  NoteServing();
+  ServeRequest();
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([] {
@@ -452,7 +464,7 @@ TEST_F(LoadThreadTest, AForkedChildLoadsAsItsParentDoes) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "ThreadSanitizer forbids threads in a forked child";
 #endif
-  NoteServing();
+  ServeRequest();
   const GiveWay give_way;
   UseCpuNs(10 * kMs);
   const int status = StatusOfChild([] {
