@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,80 @@ def test_tests_that_do_not_exist_are_named_before_a_wheel_is_made(repository: Pa
     assert done.returncode == 1
     assert done.stderr.startswith("error: tests/nosuch/test_it.py::test_it does not exist; ")
     assert "unit/" in done.stderr
+
+
+# The packages that a fresh machine needs.
+
+PACKAGES = re.compile(r"apt-get install ((?:[a-z][a-z0-9+.-]+[\s`]+)+)")
+
+
+def named_packages(document: Path) -> set[str]:
+    found = PACKAGES.search(document.read_text().replace("(`apt-get\ninstall", "apt-get install"))
+    assert found is not None, f"{document} names no packages"
+    return set(found[1].replace("`", " ").split())
+
+
+def run_setup(repository: Path, programs: Path, has_headers: bool) -> str:
+    """What ci/setup-debian.sh says to somebody who is not root, on a machine with a Python alone."""
+    for name in ("bash", "dirname", "uname"):
+        (programs / name).symlink_to(f"/bin/{name}")
+    (programs / "id").write_text("#!/bin/sh\necho 1000\n")
+    # Asked for ensurepip and venv, it has them.
+    (programs / "python3").write_text(
+        f'#!/bin/sh\ncase "$2" in *Python.h*) exit {int(not has_headers)};; esac\n'
+    )
+    for name in ("id", "python3"):
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        [str(repository / "ci/setup-debian.sh")],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("has_headers", [False, True])
+def test_the_setup_installs_pythons_headers_where_they_are_missing(
+    repository: Path, tmp_path: Path, has_headers: bool
+) -> None:
+    said = run_setup(repository, tmp_path, has_headers)
+    assert said.startswith("error: run as root: apt-get install g++ ")
+    assert ("python3-dev" in said.split()) != has_headers
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_documents_name_the_packages_that_the_setup_installs(
+    repository: Path, document: str
+) -> None:
+    script = (repository / "ci/setup-debian.sh").read_text()
+    wanted = set(re.findall(r"missing\+=\(([^)]+)\)", script))
+    assert named_packages(repository / document) == wanted - {"g++-aarch64-linux-gnu", "qemu-user"}
+
+
+def test_the_quickstart_names_the_packages_of_a_build(repository: Path) -> None:
+    assert named_packages(repository / "docs/quickstart.md") == {
+        "g++",
+        "python3-dev",
+        "python3-venv",
+    }
+
+
+def test_a_python_without_a_reader_of_pyproject_is_told_what_to_install(repository: Path) -> None:
+    # GIVEN Python 3.10, which has none of its own, and no pip
+    code = (
+        "import runpy, sys\n"
+        f"sys.path.insert(0, {str(repository / 'python')!r})\n"
+        "sys.version_info = (3, 10, 0, 'final', 0)\n"
+        "sys.modules['pip'] = None\n"
+        "sys.argv = ['requirements', 'build']\n"
+        "runpy.run_module('tf_model_pool_build.requirements', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Python 3.10 reads pyproject.toml with a part of pip, ")
+    assert "apt-get install python3-pip" in done.stderr
