@@ -159,12 +159,15 @@ make_library() {
 
 # make_env DIRECTORY KEY REQUIREMENT: an environment with a wheel and its dependencies.
 make_env() {
-  local venv=$1 key=$2 requirement=$3
-  key=$({ "$PYTHON" -VV; echo "$key"; } | digest)
+  local venv=$1 key=$2 requirement=$3 name kind
+  name=$(basename "$requirement")
+  kind=$({ "$PYTHON" -VV; echo "${name%%-*}"; } | digest)
+  key="$kind $(digest <<<"$key")"
   marker_says "$venv" "$key" && return
-  echo "install $(basename "$requirement") into $venv" >&2
-  if [[ -f $venv/complete ]]; then
-    # Whole, but of another wheel: the dependencies stay.
+  echo "install $name into $venv" >&2
+  if [[ -f $venv/complete && $(<"$venv/complete") == "$kind "* ]]; then
+    # Whole, but of another wheel: the dependencies stay. Not for another Python, nor for another
+    # distribution, which would own the same files as the one that is there.
     rm -f "$venv/complete" "$venv/complete-extras"
     pip_install "$venv" --force-reinstall --no-deps "$requirement"
   else

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,85 @@ def test_a_python_without_a_reader_of_pyproject_is_told_what_to_install(reposito
     assert done.returncode == 1
     assert done.stderr.startswith("error: Python 3.10 reads pyproject.toml with a part of pip, ")
     assert "apt-get install python3-pip" in done.stderr
+
+
+# The environments, with a stand-in for every Python.
+
+PYTHON = """#!/bin/sh
+case "$*" in
+  -VV) cat {state}/version ;;
+  "-m venv "*) echo "venv $3" >>{state}/log; mkdir -p "$3/bin"; ln -s {state}/python "$3/bin/python" ;;
+  "-m pip install "*) echo "pip $0 $*" >>{state}/log ;;
+  "-m tf_model_pool_build build "*) cat {state}/wheel ;;
+esac
+"""
+FIRST_WHEEL = "dist/tensorflow_cpu-1.0-cp311-cp311-any.whl"
+
+
+class Checkout:
+    """build.sh in a directory of its own, whose Python makes and installs nothing."""
+
+    def __init__(self, repository: Path, root: Path) -> None:
+        self.root = root / "checkout"
+        self._state = root / "state"
+        self._state.mkdir()
+        (self.root / "dist").mkdir(parents=True)
+        shutil.copy(repository / "build.sh", self.root)
+        python = self._state / "python"
+        python.write_text(PYTHON.format(state=self._state))
+        python.chmod(0o755)
+        self.environment = {**os.environ, "PYTHON": str(python)}
+        self.set()
+
+    def set(self, *, version: str = "Python 3.11.2", wheel: str = FIRST_WHEEL) -> None:
+        (self._state / "version").write_text(f"{version}\n")
+        (self._state / "wheel").write_text(f"{wheel}\n")
+        (self.root / wheel).write_text(wheel)
+
+    def make_env(self) -> list[str]:
+        """What `./build.sh env` made and installed in .build/env."""
+        log = self._state / "log"
+        log.unlink(missing_ok=True)
+        subprocess.run(
+            [str(self.root / "build.sh"), "env"],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if ".build/env" in line]
+
+
+@pytest.fixture
+def checkout(repository: Path, tmp_path: Path) -> Checkout:
+    return Checkout(repository, tmp_path)
+
+
+def test_an_environment_is_made_once(checkout: Checkout) -> None:
+    made, installed = checkout.make_env()
+    assert made == "venv .build/env"
+    assert installed.endswith(FIRST_WHEEL)
+    assert checkout.make_env() == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"version": "Python 3.12.1"}, {"wheel": "dist/tensorflow-1.0-cp311-cp311-any.whl"}],
+    ids=["python", "distribution"],
+)
+def test_an_environment_of_another_python_or_distribution_is_made_anew(
+    checkout: Checkout, changed: dict[str, str]
+) -> None:
+    checkout.make_env()
+    checkout.set(**changed)
+    made, installed = checkout.make_env()
+    assert made == "venv .build/env"
+    assert "--force-reinstall" not in installed
+
+
+def test_a_newer_wheel_of_the_same_takes_the_place_of_the_other(checkout: Checkout) -> None:
+    checkout.make_env()
+    checkout.set(wheel="dist/tensorflow_cpu-1.1-cp311-cp311-any.whl")
+    replaced, dependencies = checkout.make_env()
+    assert "--force-reinstall --no-deps dist/tensorflow_cpu-1.1" in replaced
+    assert "--force-reinstall" not in dependencies
