@@ -175,6 +175,11 @@ def test_it_is_not_taken_for_a_patched_wheel_that_is_up_to_date(
     assert builder.build(request, Progress(quiet=True)).name.startswith("tensorflow_cpu-")
 
 
+def test_a_path_may_have_spaces(released: FakeRelease, built: Path, tmp_path: Path) -> None:
+    again = run_build(released, write_project(tmp_path / "a place" / "with spaces"))
+    assert again.read_bytes() == built.read_bytes()
+
+
 # ---- what cannot be made ----------------------------------------------------------------------
 
 

@@ -224,8 +224,8 @@ def test_build_info_names_what_the_wheel_was_made_from(built: Path, released: Fa
 def test_the_same_input_gives_the_same_bytes_anywhere(
     built: Path, released: FakeRelease, tmp_path: Path
 ) -> None:
-    # GIVEN another checkout under a longer path, and another number of threads
-    project = fake_release.write_project(tmp_path / "a-place" / "with-a-longer-path" / "project")
+    # GIVEN another checkout under a longer path with spaces, and another number of threads
+    project = fake_release.write_project(tmp_path / "a place" / "with a longer path" / "project")
     # WHEN
     again = run_build(released, project, workers=1)
     # THEN
