@@ -197,13 +197,11 @@ make_patched_env() {
   make_env "$ENV" "$(sha256sum <"$WHEEL")" "$WHEEL"
 }
 
-# The released wheel that the patched one was made from; the builder left it in its cache.
+# The released wheel that the patched one was made from.
 make_stock_env() {
-  local name requirement
-  name=$(build_info base_wheel)
-  requirement=$STATE/cache/$name
-  [[ -f $requirement ]] || requirement="${name%%-*}==$TENSORFLOW_VERSION"
-  make_env "$STOCK" "$(build_info base_wheel_sha256)" "$requirement"
+  local base
+  base=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool_build.wheel.base "$WHEEL")
+  make_env "$STOCK" "$(build_info base_wheel_sha256)" "$base"
 }
 
 # The distribution for an untouched TensorFlow, in a directory of its own: the stock environment

@@ -8,9 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from support.fake_python import FakePython
 
 
 def run(repository: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +98,7 @@ def named_packages(document: Path) -> set[str]:
 
 
 def run_setup(repository: Path, programs: Path, has_headers: bool) -> str:
-    """What ci/setup-debian.sh says to somebody who is not root, on a machine with a Python alone."""
+    """What ci/setup-debian.sh says to somebody who is not root, if there is a Python alone."""
     for name in ("bash", "dirname", "uname"):
         (programs / name).symlink_to(f"/bin/{name}")
     (programs / "id").write_text("#!/bin/sh\necho 1000\n")
@@ -162,49 +165,38 @@ def test_a_python_without_a_reader_of_pyproject_is_told_what_to_install(reposito
 
 # The environments, with a stand-in for every Python.
 
-PYTHON = """#!/bin/sh
-case "$*" in
-  -VV) cat {state}/version ;;
-  "-m venv "*) echo "venv $3" >>{state}/log; mkdir -p "$3/bin"; ln -s {state}/python "$3/bin/python" ;;
-  "-m pip install "*) echo "pip $0 $*" >>{state}/log ;;
-  "-m tf_model_pool_build build "*) cat {state}/wheel ;;
-esac
-"""
 FIRST_WHEEL = "dist/tensorflow_cpu-1.0-cp311-cp311-any.whl"
 
 
 class Checkout:
-    """build.sh in a directory of its own, whose Python makes and installs nothing."""
+    """build.sh in a directory of its own."""
 
     def __init__(self, repository: Path, root: Path) -> None:
         self.root = root / "checkout"
-        self._state = root / "state"
-        self._state.mkdir()
         (self.root / "dist").mkdir(parents=True)
         shutil.copy(repository / "build.sh", self.root)
-        python = self._state / "python"
-        python.write_text(PYTHON.format(state=self._state))
-        python.chmod(0o755)
-        self.environment = {**os.environ, "PYTHON": str(python)}
-        self.set()
+        self.python = FakePython(root / "state")
+        self.environment = {**os.environ, "PYTHON": str(self.python.program)}
+        self.wheel(FIRST_WHEEL)
 
-    def set(self, *, version: str = "Python 3.11.2", wheel: str = FIRST_WHEEL) -> None:
-        (self._state / "version").write_text(f"{version}\n")
-        (self._state / "wheel").write_text(f"{wheel}\n")
-        (self.root / wheel).write_text(wheel)
+    def wheel(self, path: str) -> None:
+        """The wheel that the builder makes."""
+        self.python.set("wheel", path)
+        (self.root / path).write_text(path)
 
     def make_env(self) -> list[str]:
         """What `./build.sh env` made and installed in .build/env."""
-        log = self._state / "log"
-        log.unlink(missing_ok=True)
+        self.python.asked()
+        self.run("env")
+        return [line for line in self.python.asked() if ".build/env" in line]
+
+    def run(self, *arguments: str) -> None:
         subprocess.run(
-            [str(self.root / "build.sh"), "env"],
+            [str(self.root / "build.sh"), *arguments],
             env=self.environment,
             check=True,
             capture_output=True,
         )
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [line for line in lines if ".build/env" in line]
 
 
 @pytest.fixture
@@ -214,29 +206,48 @@ def checkout(repository: Path, tmp_path: Path) -> Checkout:
 
 def test_an_environment_is_made_once(checkout: Checkout) -> None:
     made, installed = checkout.make_env()
-    assert made == "venv .build/env"
+    assert made.endswith("-m venv .build/env")
     assert installed.endswith(FIRST_WHEEL)
     assert checkout.make_env() == []
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"version": "Python 3.12.1"}, {"wheel": "dist/tensorflow-1.0-cp311-cp311-any.whl"}],
+    "change",
+    [
+        lambda checkout: checkout.python.set("version", "Python 3.12.1"),
+        lambda checkout: checkout.wheel("dist/tensorflow-1.0-cp311-cp311-any.whl"),
+    ],
     ids=["python", "distribution"],
 )
 def test_an_environment_of_another_python_or_distribution_is_made_anew(
-    checkout: Checkout, changed: dict[str, str]
+    checkout: Checkout, change: Callable[[Checkout], None]
 ) -> None:
     checkout.make_env()
-    checkout.set(**changed)
+    change(checkout)
     made, installed = checkout.make_env()
-    assert made == "venv .build/env"
+    assert made.endswith("-m venv .build/env")
     assert "--force-reinstall" not in installed
 
 
 def test_a_newer_wheel_of_the_same_takes_the_place_of_the_other(checkout: Checkout) -> None:
     checkout.make_env()
-    checkout.set(wheel="dist/tensorflow_cpu-1.1-cp311-cp311-any.whl")
+    checkout.wheel("dist/tensorflow_cpu-1.1-cp311-cp311-any.whl")
     replaced, dependencies = checkout.make_env()
     assert "--force-reinstall --no-deps dist/tensorflow_cpu-1.1" in replaced
     assert "--force-reinstall" not in dependencies
+
+
+def test_the_stock_environment_gets_the_released_wheel_whose_sum_was_checked(
+    checkout: Checkout,
+) -> None:
+    # GIVEN a wheel that needs no build, and no released wheel in the cache
+    checkout.python.answer('"-m tf_model_pool_build.wheel.base "*', "echo /cache/tensorflow.whl")
+    checkout.python.answer('"-m pip install "*" --target "*', "mkdir .build/preload")
+    # WHEN tests are run that need both environments
+    (checkout.root / "tests/bench").mkdir(parents=True)
+    checkout.run("test", "tests/bench")
+    # THEN
+    asked = checkout.python.asked()
+    assert any(f"wheel.base {FIRST_WHEEL}" in line for line in asked)
+    installed = [line for line in asked if ".build/stock/bin/python -m pip install" in line]
+    assert [line.split()[-1] for line in installed] == ["/cache/tensorflow.whl"]

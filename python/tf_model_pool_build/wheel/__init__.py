@@ -6,6 +6,7 @@
     checkout   the project that is built, and what to say without one
     releases   which wheels, which sha256, which functions to replace     (data)
     source     the wheel named on the command line, found or downloaded
+    base       the same of a wheel that is patched
     toolchain  compiler, CMake, ninja, patchelf
     workspace  temporary directory, disk space, signals
     archive    reads and writes the zip; unchanged members are never recompressed
