@@ -39,8 +39,9 @@ usage: ./build.sh [STAGE]
   clean                remove .build/ and dist/
   -h, --help           this text
 
-Everything is reused where its inputs did not change. Another route to the same library: a build of
-TensorFlow with patches/ applied.
+Everything is reused where its inputs did not change. A stage that makes something waits for another
+in the same checkout; tests and the demonstration run without waiting. Another route to the same
+library: a build of TensorFlow with patches/ applied.
 
 environment:
   PYTHON               interpreter of the wheel's Python version (python3)
@@ -117,6 +118,7 @@ pip_install() {
 
 make_build_venv() {
   local pins key
+  lock_checkout # all that is made is made after this
   pins=$(requirements build)
   key=$({ "$PYTHON" -VV; echo "$pins"; } | digest)
   marker_says "$BUILD_VENV" "$key" && return
@@ -228,6 +230,7 @@ CODE
 }
 
 demo() {
+  unlock_checkout
   (cd "$STATE" && env -u PYTHONPATH env/bin/python -m tf_model_pool demo)
 }
 
@@ -246,11 +249,14 @@ pool_tests() {
       run=(setarch "$(uname -m)" -R)
     fi
     build=$STATE/pool-tests/$name
+    lock_checkout
+    mkdir -p "$STATE/pool-tests"
     echo "C++ tests: $name" >&2
     "$BUILD_VENV/bin/cmake" -S tf_allocator -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
       -DCMAKE_MAKE_PROGRAM="$PWD/$BUILD_VENV/bin/ninja" -DSANITIZE="$sanitize" >"$build.log" 2>&1 \
       || { cat "$build.log" >&2; fail "cmake failed"; }
     "$BUILD_VENV/bin/ninja" -C "$build" pool_tests bench_tests
+    unlock_checkout
     matching=()
     for program in pool_tests bench_tests; do
       listed=$("${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter")
@@ -277,6 +283,7 @@ named_tests() {
 run_tests_of_the_checkout() {
   make_build_venv
   add_extras "$BUILD_VENV" test examples operating
+  unlock_checkout
   PYTHONPATH=python "$BUILD_VENV/bin/python" -m pytest "$@"
 }
 
@@ -298,6 +305,7 @@ run_tests() {
     make_stock_env
     make_preload_site
   fi
+  unlock_checkout
   if [[ -z $named ]]; then pool_tests; fi
   # The tests import the package of the wheel, never the checkout's.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$STOCK/bin/python" \
@@ -321,10 +329,15 @@ main() {
   case ${1:-} in
     serving | source | has-pools) checkouts "$@" ;;
     -h | --help) usage; return ;;
-    clean) rm -rf "$STATE" dist; return ;;
   esac
+  # shellcheck source=ci/lock.sh
+  source ci/lock.sh
+  if [[ ${1:-} == clean ]]; then
+    lock_checkout
+    rm -rf "$STATE" dist
+    return
+  fi
   need_python
-  mkdir -p "$STATE/pool-tests"
   case ${1:-} in
     "")
       make_patched_env

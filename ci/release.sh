@@ -4,6 +4,8 @@
 set -euo pipefail
 readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=ci/lock.sh
+source ci/lock.sh
 
 readonly TOOLS=.build/release-tools # the builder's and the benchmark's requirements, no TensorFlow
 TOOLS_PYTHON=${TOOLS_PYTHON:-python3}
@@ -153,6 +155,7 @@ tool() {
 
 make_tools() {
   local pins
+  lock_checkout # all that is made is made after this
   pins=$(requirements build bench test)
   make_env "$TOOLS" "$TOOLS_PYTHON" "$pins" -r <(echo "$pins")
   if [[ " ${BENCH_ARGUMENTS[*]} " == *" --recorded "* ]]; then
@@ -379,10 +382,12 @@ main() {
   elif is_cross; then
     if [[ -n $RUN_TESTS ]]; then
       make_cross_environments
+      unlock_checkout
       run_cross_tests || status=1
     fi
   else
     make_environments
+    unlock_checkout
     if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi
     if [[ -n $RUN_BENCH ]]; then
       mkdir "$OUTPUT/bench"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -174,7 +175,9 @@ class Checkout:
     def __init__(self, repository: Path, root: Path) -> None:
         self.root = root / "checkout"
         (self.root / "dist").mkdir(parents=True)
-        shutil.copy(repository / "build.sh", self.root)
+        (self.root / "ci").mkdir()
+        for script in ("build.sh", "ci/lock.sh"):
+            shutil.copy(repository / script, self.root / script)
         self.python = FakePython(root / "state")
         self.environment = {**os.environ, "PYTHON": str(self.python.program)}
         self.wheel(FIRST_WHEEL)
@@ -251,3 +254,120 @@ def test_the_stock_environment_gets_the_released_wheel_whose_sum_was_checked(
     assert any(f"wheel.base {FIRST_WHEEL}" in line for line in asked)
     installed = [line for line in asked if ".build/stock/bin/python -m pip install" in line]
     assert [line.split()[-1] for line in installed] == ["/cache/tensorflow.whl"]
+
+
+# Two at once, and what a killed one leaves.
+
+
+def start(checkout: Checkout, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(checkout.root / "build.sh"), *arguments],
+        env=checkout.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("stage", ["env", "clean"])
+def test_a_stage_that_writes_waits_for_another_and_says_so(checkout: Checkout, stage: str) -> None:
+    # GIVEN another build in the same checkout
+    checkout.make_env()
+    with (checkout.root / ".build/lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # WHEN
+        checkout.python.set("version", "Python 3.12.1")
+        second = start(checkout, stage)
+        assert second.stderr is not None
+        said = second.stderr.readline()
+        # THEN it says why it does nothing
+        assert said == "wait for another build in this checkout, which holds .build/lock\n"
+        assert checkout.python.asked() == []
+        assert (checkout.root / ".build/env/complete").is_file()
+    # AND goes on afterwards
+    _, rest = second.communicate(timeout=60)
+    assert second.returncode == 0, rest
+    assert (checkout.root / ".build").exists() == (stage == "env")
+
+
+def test_a_build_that_waited_for_a_clean_takes_the_new_lock(checkout: Checkout) -> None:
+    checkout.make_env()
+    with (checkout.root / ".build/lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = start(checkout, "env")
+        assert second.stderr is not None
+        assert second.stderr.readline().startswith("wait for ")
+        shutil.rmtree(checkout.root / ".build")
+        # A third one that came meanwhile.
+        (checkout.root / ".build").mkdir()
+        with (checkout.root / ".build/lock").open("a") as third:
+            fcntl.flock(third, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert second.stderr.readline().startswith("wait for ")
+    _, rest = second.communicate(timeout=60)
+    assert second.returncode == 0, rest
+
+
+def test_tests_run_without_the_lock(checkout: Checkout) -> None:
+    (checkout.root / "tests/unit").mkdir(parents=True)
+    checkout.python.answer('"-m pytest "*', "exec flock --nonblock .build/lock true")
+    checkout.run("test", "tests/unit")
+    assert any("-m pytest" in line for line in checkout.python.asked())
+
+
+#: A builder in the middle of its work.
+BUILDING = """
+import contextlib, os, sys
+from pathlib import Path
+from tf_model_pool.files import replacing
+from tf_model_pool_build.workspace import temporary_directory
+with contextlib.ExitStack() as stack:
+    for place in (".build", ".build/cache"):
+        print(stack.enter_context(temporary_directory(Path(place))))
+    partial = stack.enter_context(replacing(Path("dist/a.whl")))
+    partial.write_text("")
+    print(partial, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_build_left_is_removed_and_what_another_uses_is_not(
+    checkout: Checkout, repository: Path
+) -> None:
+    def building() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", BUILDING],
+            cwd=checkout.root,
+            env={**os.environ, "PYTHONPATH": str(repository / "python")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def uses(process: subprocess.Popen[str]) -> list[bool]:
+        assert process.stdout is not None
+        return [(checkout.root / process.stdout.readline().strip()).exists() for _ in range(3)]
+
+    with building() as killed, building() as running:
+        assert uses(killed) == uses(running) == [True] * 3
+        killed.kill()
+        killed.wait()
+        checkout.make_env()
+        left = [
+            path.name
+            for pattern in (".build/work-*", ".build/cache/work-*", "dist/.*")
+            for path in checkout.root.glob(pattern)
+        ]
+        assert len(left) == 3
+        assert [name for name in left if str(running.pid) not in name] == []
+        running.communicate()
+
+
+def test_without_flock_a_build_goes_on(checkout: Checkout, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name != "flock":
+            (programs / program.name).symlink_to(program)
+    checkout.environment["PATH"] = str(programs)
+    assert len(checkout.make_env()) == 2

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
@@ -109,19 +110,24 @@ class Machine:
         self.python = FakePython(root / "state", ANSWERS)
         (self.user / WHEEL).write_text("")
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """From the user's directory, with a wheel that is there, and without tests."""
         self.python.asked()
         program = str(self.python.program)
         options = ["--python", program, "--wheel", WHEEL, "--skip-tests", *arguments]
-        return subprocess.run(
+        return subprocess.Popen(
             [str(self.checkout / "ci/release.sh"), *options, "2.20.0"],
             env={**os.environ, "TOOLS_PYTHON": program},
             cwd=self.user,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        started = self.start(*arguments)
+        out, error = started.communicate()
+        return subprocess.CompletedProcess(started.args, started.returncode, out, error)
 
 
 @pytest.fixture
@@ -177,3 +183,16 @@ def test_only_a_benchmark_of_its_own_is_removed(machine: Machine) -> None:
     old.write_text("")
     assert machine.run("--output", "results").returncode == 0
     assert not old.exists()
+
+
+def test_it_waits_for_a_build_in_the_same_checkout(machine: Machine) -> None:
+    (machine.checkout / ".build").mkdir()
+    with (machine.checkout / ".build/lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = machine.start("--skip-bench")
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert said == "wait for another build in this checkout, which holds .build/lock\n"
+        assert not any("-m venv" in line for line in machine.python.asked())
+    _, rest = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, rest
