@@ -445,6 +445,8 @@ def test_version_tag_and_licence_change_and_nothing_else() -> None:
     text = "Name: a\nVersion: 1\nLicense: x\n\nVersion: in the text\n"
     assert metadata.with_version(text, "2") == text.replace("Version: 1", "Version: 2")
     assert metadata.with_license_file(text, "L").splitlines()[3] == "License-File: L"
+    assert metadata.with_first_line(text, "N.") == text.replace("\n\n", "\n\nN.\n\n")
+    assert metadata.with_first_line("Name: a\n", "N.") == "Name: a\n\nN.\n"
     wheel = "Wheel-Version: 1.0\nTag: a\nTag: b\nBuild: 1\n"
     assert metadata.with_tag(wheel, "c") == "Wheel-Version: 1.0\nTag: c\nBuild: 1\n"
 

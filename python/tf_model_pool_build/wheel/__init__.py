@@ -14,6 +14,7 @@
     headers    applies patches/<release>/series to the wheel's headers
     compiling  CMake and ninja over tf_allocator/
     platform_tag  the honest manylinux tag
+    notices    what is said of the work of others
     metadata   METADATA, WHEEL, RECORD, and the check of a finished wheel
     digest     what a wheel was made from, for --reuse
     progress   one line per stage on standard error
