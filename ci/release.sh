@@ -256,7 +256,7 @@ run_driver() {
   directory=$(realpath "$2")
   shift 2
   # This machine's TensorFlow, which makes the models, is not the driver's.
-  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec qemu-%s -L /usr/%s-linux-gnu %s %s "$@"\n' \
+  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec qemu-%s -L /usr/%s-linux-gnu %s "%s" "$@"\n' \
     "$ARCH" "$ARCH" "$*" "$directory/tf_model_pool/bin/swap_driver" >"$program"
   chmod +x "$program"
   PYTHONPATH=python TF_MODEL_POOL_DRIVER=$(realpath "$program") "$ENVS/models/bin/python" -m pytest \
@@ -281,8 +281,8 @@ make_cross_python() {
   fi
   cat >"$ENVS/python" <<PROGRAM
 #!/bin/sh
-PYTHONPATH=\$PYTHONPATH:$(realpath "$site") exec qemu-$ARCH -L $(realpath "$ENVS/root") \\
-  $(realpath "$ENVS/root")/usr/bin/python3 "\$@"
+PYTHONPATH=\$PYTHONPATH:"$(realpath "$site")" exec qemu-$ARCH -L "$(realpath "$ENVS/root")" \\
+  "$(realpath "$ENVS/root")/usr/bin/python3" "\$@"
 PROGRAM
   chmod +x "$ENVS/python"
 }

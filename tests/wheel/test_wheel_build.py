@@ -129,9 +129,8 @@ def test_the_wheel_names_every_file_of_the_release_that_it_changed(
         headers_of = [name for name in changed if name.endswith(".h")]
         assert headers_of
         for name in headers_of:
-            assert (
-                "changed by the tf-model-pool project" in after.read(name).decode().split("\n")[0]
-            )
+            first = after.read(name).decode().partition("\n")[0]
+            assert "changed by the tf-model-pool project" in first
     named = {line.split()[0] for line in notice.splitlines() if line.startswith("  ")}
     assert [name for name in changed if name not in named] == []
     assert f"not an official release\nof TensorFlow {fake_release.VERSION}" in notice
