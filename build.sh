@@ -39,8 +39,9 @@ usage: ./build.sh [STAGE]
   clean                remove .build/ and dist/
   -h, --help           this text
 
-Everything is reused where its inputs did not change. Another route to the same library: a build of
-TensorFlow with patches/ applied.
+Everything is reused where its inputs did not change. A stage that makes something waits for another
+in the same checkout; tests and the demonstration run without waiting. Another route to the same
+library: a build of TensorFlow with patches/ applied.
 
 environment:
   PYTHON               interpreter of the wheel's Python version (python3)
@@ -117,6 +118,7 @@ pip_install() {
 
 make_build_venv() {
   local pins key
+  lock_checkout # all that is made is made after this
   pins=$(requirements build)
   key=$({ "$PYTHON" -VV; echo "$pins"; } | digest)
   marker_says "$BUILD_VENV" "$key" && return
@@ -159,12 +161,15 @@ make_library() {
 
 # make_env DIRECTORY KEY REQUIREMENT: an environment with a wheel and its dependencies.
 make_env() {
-  local venv=$1 key=$2 requirement=$3
-  key=$({ "$PYTHON" -VV; echo "$key"; } | digest)
+  local venv=$1 key=$2 requirement=$3 name kind
+  name=$(basename "$requirement")
+  kind=$({ "$PYTHON" -VV; echo "${name%%-*}"; } | digest)
+  key="$kind $(digest <<<"$key")"
   marker_says "$venv" "$key" && return
-  echo "install $(basename "$requirement") into $venv" >&2
-  if [[ -f $venv/complete ]]; then
-    # Whole, but of another wheel: the dependencies stay.
+  echo "install $name into $venv" >&2
+  if [[ -f $venv/complete && $(<"$venv/complete") == "$kind "* ]]; then
+    # Whole, but of another wheel: the dependencies stay. Not for another Python, nor for another
+    # distribution, which would own the same files as the one that is there.
     rm -f "$venv/complete" "$venv/complete-extras"
     pip_install "$venv" --force-reinstall --no-deps "$requirement"
   else
@@ -194,13 +199,11 @@ make_patched_env() {
   make_env "$ENV" "$(sha256sum <"$WHEEL")" "$WHEEL"
 }
 
-# The released wheel that the patched one was made from; the builder left it in its cache.
+# The released wheel that the patched one was made from.
 make_stock_env() {
-  local name requirement
-  name=$(build_info base_wheel)
-  requirement=$STATE/cache/$name
-  [[ -f $requirement ]] || requirement="${name%%-*}==$TENSORFLOW_VERSION"
-  make_env "$STOCK" "$(build_info base_wheel_sha256)" "$requirement"
+  local base
+  base=$(PYTHONPATH=python "$BUILD_VENV/bin/python" -m tf_model_pool_build.wheel.base "$WHEEL")
+  make_env "$STOCK" "$(build_info base_wheel_sha256)" "$base"
 }
 
 # The distribution for an untouched TensorFlow, in a directory of its own: the stock environment
@@ -227,6 +230,7 @@ CODE
 }
 
 demo() {
+  unlock_checkout
   (cd "$STATE" && env -u PYTHONPATH env/bin/python -m tf_model_pool demo)
 }
 
@@ -245,11 +249,14 @@ pool_tests() {
       run=(setarch "$(uname -m)" -R)
     fi
     build=$STATE/pool-tests/$name
+    lock_checkout
+    mkdir -p "$STATE/pool-tests"
     echo "C++ tests: $name" >&2
     "$BUILD_VENV/bin/cmake" -S tf_allocator -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
       -DCMAKE_MAKE_PROGRAM="$PWD/$BUILD_VENV/bin/ninja" -DSANITIZE="$sanitize" >"$build.log" 2>&1 \
       || { cat "$build.log" >&2; fail "cmake failed"; }
     "$BUILD_VENV/bin/ninja" -C "$build" pool_tests bench_tests
+    unlock_checkout
     matching=()
     for program in pool_tests bench_tests; do
       listed=$("${run[@]}" "$build/$program" --gtest_list_tests --gtest_filter="$filter")
@@ -276,6 +283,7 @@ named_tests() {
 run_tests_of_the_checkout() {
   make_build_venv
   add_extras "$BUILD_VENV" test examples operating
+  unlock_checkout
   PYTHONPATH=python "$BUILD_VENV/bin/python" -m pytest "$@"
 }
 
@@ -297,6 +305,7 @@ run_tests() {
     make_stock_env
     make_preload_site
   fi
+  unlock_checkout
   if [[ -z $named ]]; then pool_tests; fi
   # The tests import the package of the wheel, never the checkout's.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$STOCK/bin/python" \
@@ -320,10 +329,15 @@ main() {
   case ${1:-} in
     serving | source | has-pools) checkouts "$@" ;;
     -h | --help) usage; return ;;
-    clean) rm -rf "$STATE" dist; return ;;
   esac
+  # shellcheck source=ci/lock.sh
+  source ci/lock.sh
+  if [[ ${1:-} == clean ]]; then
+    lock_checkout
+    rm -rf "$STATE" dist
+    return
+  fi
   need_python
-  mkdir -p "$STATE/pool-tests"
   case ${1:-} in
     "")
       make_patched_env

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # One TensorFlow release, end to end: build its wheel, test it, and gate a short benchmark.
 set -euo pipefail
+readonly CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=ci/lock.sh
+source ci/lock.sh
 
 readonly TOOLS=.build/release-tools # the builder's and the benchmark's requirements, no TensorFlow
 TOOLS_PYTHON=${TOOLS_PYTHON:-python3}
+readonly MARK=.ci-release # in a directory of results that this script made
 # What can be read in a wheel that this machine cannot run.
 readonly READABLE="record_says or build_tooling or larger or replaced_functions or largest_pages or \
 find_each_other or platform_tag_is or where_it_was"
@@ -32,7 +36,7 @@ gate. Ends with status 0 only if all of it passed. BENCH-ARGUMENTS go to
                       runs, patched and preloaded, and for cp311 the tests of integration that
                       match EXPRESSION (isolation). There is no benchmark
   --wheel FILE        a patched wheel of VERSION that is there, in place of building one
-  --output DIR        where the results go (.build/ci/VERSION)
+  --output DIR        where the results go (.build/ci/VERSION); those of an earlier run are removed
   --build-only        stop when the wheel is made
   --tests EXPRESSION  the tests that match this expression of pytest's -k alone, e.g. 'onednn' for
                       one allocator; the result says so
@@ -97,14 +101,25 @@ parse() {
     esac
     shift
   done
+  # Paths are the caller's; a program without a slash is searched for.
+  [[ -z $WHEEL ]] || WHEEL=$(callers "$WHEEL")
+  [[ -z $OUTPUT ]] || OUTPUT=$(callers "$OUTPUT")
+  [[ $PYTHON != */* ]] || PYTHON=$(callers "$PYTHON")
+  [[ $TOOLS_PYTHON != */* ]] || TOOLS_PYTHON=$(callers "$TOOLS_PYTHON")
   [[ $VERSION =~ ^[0-9]+\.[0-9]+\.[0-9]+(rc[0-9]+)?$ ]] \
     || fail "expected a TensorFlow version such as 2.20.0, got '${VERSION:-nothing}'"
   [[ -z $WHEEL || $WHEEL == *-"$VERSION"+modelpool.*.whl && -f $WHEEL ]] \
     || fail "--wheel $WHEEL is not a file of a patched wheel of $VERSION"
-  local model
-  for model in "${MODELS[@]}"; do
-    [[ -d $model ]] || fail "--model $model is not a directory"
+  local i
+  for i in "${!MODELS[@]}"; do
+    MODELS[i]=$(callers "${MODELS[i]}")
+    [[ -d ${MODELS[i]} ]] || fail "--model ${MODELS[i]} is not a directory"
   done
+}
+
+# callers PATH: the same, absolute.
+callers() {
+  if [[ $1 == /* ]]; then echo "$1"; else echo "$CALLED_FROM/$1"; fi
 }
 
 need_python() {
@@ -140,6 +155,7 @@ tool() {
 
 make_tools() {
   local pins
+  lock_checkout # all that is made is made after this
   pins=$(requirements build bench test)
   make_env "$TOOLS" "$TOOLS_PYTHON" "$pins" -r <(echo "$pins")
   if [[ " ${BENCH_ARGUMENTS[*]} " == *" --recorded "* ]]; then
@@ -166,11 +182,13 @@ except UnsupportedWheelError as error:
 CODE
 }
 
-# Sets WHEEL, unless it was named.
+# Sets WHEEL, unless it was named, and BASE, the released wheel that it was made from.
 build() {
-  if [[ -n $WHEEL ]]; then return; fi
-  say "build the wheel of $PACKAGE $VERSION for $TAG on $ARCH"
-  WHEEL=$(builder)
+  if [[ -z $WHEEL ]]; then
+    say "build the wheel of $PACKAGE $VERSION for $TAG on $ARCH"
+    WHEEL=$(builder)
+  fi
+  BASE=$(tool tf_model_pool_build.wheel.base "$WHEEL")
 }
 
 builder() {
@@ -190,11 +208,10 @@ CODE
 }
 
 make_environments() {
-  local base pins
-  base=.build/cache/$(build_info base_wheel)
+  local pins
   pins=$(requirements test)
   make_env "$ENVS/env" "$PYTHON" "$(sha256sum <"$WHEEL") $pins" "$WHEEL" -r <(echo "$pins")
-  make_env "$ENVS/stock" "$PYTHON" "$(build_info base_wheel_sha256)" "$base"
+  make_env "$ENVS/stock" "$PYTHON" "$(build_info base_wheel_sha256)" "$BASE"
 }
 
 run_tests() {
@@ -239,7 +256,7 @@ run_driver() {
   directory=$(realpath "$2")
   shift 2
   # This machine's TensorFlow, which makes the models, is not the driver's.
-  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec qemu-%s -L /usr/%s-linux-gnu %s %s "$@"\n' \
+  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec qemu-%s -L /usr/%s-linux-gnu %s "%s" "$@"\n' \
     "$ARCH" "$ARCH" "$*" "$directory/tf_model_pool/bin/swap_driver" >"$program"
   chmod +x "$program"
   PYTHONPATH=python TF_MODEL_POOL_DRIVER=$(realpath "$program") "$ENVS/models/bin/python" -m pytest \
@@ -264,8 +281,8 @@ make_cross_python() {
   fi
   cat >"$ENVS/python" <<PROGRAM
 #!/bin/sh
-PYTHONPATH=\$PYTHONPATH:$(realpath "$site") exec qemu-$ARCH -L $(realpath "$ENVS/root") \\
-  $(realpath "$ENVS/root")/usr/bin/python3 "\$@"
+PYTHONPATH=\$PYTHONPATH:"$(realpath "$site")" exec qemu-$ARCH -L "$(realpath "$ENVS/root")" \\
+  "$(realpath "$ENVS/root")/usr/bin/python3" "\$@"
 PROGRAM
   chmod +x "$ENVS/python"
 }
@@ -278,7 +295,7 @@ make_cross_environments() {
   make_env "$ENVS/models" "$PYTHON" "$pins" "tensorflow-cpu==$VERSION" -r <(echo "$pins")
   library=$(builder --library-only)
   unpack "$ENVS/patched" "$WHEEL"
-  unpack "$ENVS/released" ".build/cache/$(build_info base_wheel)" "$library"
+  unpack "$ENVS/released" "$BASE" "$library"
   # Beside TensorFlow's, where the tests see that there are to be pools.
   cp "$ENVS/released/tf_model_pool/"lib*.so "$ENVS/released/tensorflow/"
   if has_cross_python; then make_cross_python; fi
@@ -351,6 +368,9 @@ main() {
   OUTPUT=${OUTPUT:-.build/ci/$VERSION$(is_cross && echo "-$ARCH" || true)}
   mkdir -p "$OUTPUT"
   OUTPUT=$(realpath "$OUTPUT")
+  if [[ -e $OUTPUT/bench && ! -e $OUTPUT/bench/$MARK && ! -e $OUTPUT/bench/result.json ]]; then
+    fail "$OUTPUT/bench is not of an earlier run; move it, or name another --output"
+  fi
   # Results of an earlier run must not be taken for this one's.
   rm -rf "$OUTPUT/release.json" "$OUTPUT"/junit*.xml "$OUTPUT/gate.txt" "$OUTPUT/bench"
 
@@ -362,16 +382,21 @@ main() {
   elif is_cross; then
     if [[ -n $RUN_TESTS ]]; then
       make_cross_environments
+      unlock_checkout
       run_cross_tests || status=1
     fi
   else
     make_environments
+    unlock_checkout
     if [[ -n $RUN_TESTS ]]; then run_tests || status=1; fi
-    if [[ -n $RUN_BENCH ]]; then run_bench || status=1; fi
+    if [[ -n $RUN_BENCH ]]; then
+      mkdir "$OUTPUT/bench"
+      touch "$OUTPUT/bench/$MARK"
+      run_bench || status=1
+    fi
   fi
   tool tf_model_pool_build.releases.matrix summarise --wheel "$WHEEL" --results "$OUTPUT" \
-    --selection "$SELECTION" \
-    --base ".build/cache/$(build_info base_wheel)"
+    --selection "$SELECTION" --base "$BASE"
   exit "$status"
 }
 

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  echo "usage: ci/setup-debian.sh    as root, installs what is missing of: g++, GoogleTest, python3-venv, strace,
-Prometheus, and to build and run for 64-bit Arm a cross compiler and qemu-user"
+  echo "usage: ci/setup-debian.sh    as root, installs what is missing of: g++, GoogleTest, python3-venv, python3-dev,
+strace, Prometheus, and to build and run for 64-bit Arm a cross compiler and qemu-user"
   exit 0
 fi
 
@@ -14,6 +14,8 @@ missing=()
 command -v g++ >/dev/null || missing+=(g++)
 [[ -e /usr/include/gtest/gtest.h ]] || missing+=(libgtest-dev)
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+"${PYTHON:-python3}" -c 'import os, sys, sysconfig
+sys.exit(not os.path.isfile(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null || missing+=(python3-dev)
 command -v strace >/dev/null || missing+=(strace)
 command -v promtool >/dev/null || missing+=(prometheus)
 if [[ $(uname -m) != aarch64 ]]; then

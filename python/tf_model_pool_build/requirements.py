@@ -16,7 +16,13 @@ from pathlib import Path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    from pip._vendor import tomli as tomllib
+    try:
+        from pip._vendor import tomli as tomllib
+    except ModuleNotFoundError:
+        sys.exit(
+            "error: Python 3.10 reads pyproject.toml with a part of pip, which is not there; "
+            "install it: apt-get install python3-pip (Python 3.11 and later need nothing)"
+        )
 
 
 def requirements(pyproject: str, extras: Sequence[str]) -> list[str]:

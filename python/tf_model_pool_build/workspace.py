@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import signal
 import tempfile
@@ -42,9 +43,12 @@ def signals_as_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_directory(parent: Path) -> Iterator[Path]:
-    """A new directory in `parent`, removed at the end with all that it holds."""
+    """A new directory in `parent`, removed at the end with all that it holds.
+
+    Its name has the process, so that ci/lock.sh knows those that a killed one left.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="work-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix=f"work-{os.getpid()}-", dir=parent))
     try:
         yield directory
     finally:

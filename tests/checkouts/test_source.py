@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,67 @@ def test_what_was_written_is_taken_back_where_the_rest_cannot_be(
     assert len(written) > 3  # taken back
     assert checkouts.snapshot(tensorflow) == before
     assert not (tensorflow / "tf_allocator").exists()
+
+
+def test_a_tree_with_another_state_of_the_sources_says_what_to_do(
+    project: Path, tensorflow: Path, series: listing.Series
+) -> None:
+    patching.apply(tensorflow, series)
+    newer = edited(project)
+    with pytest.raises(CheckoutError, match=r"carries another state of this project; restore"):
+        patching.apply(tensorflow, newer)
+    # AND of sources that an older version downloaded
+    with pytest.raises(CheckoutError, match=r"carries another state of this project; remove it"):
+        patching.apply(tensorflow, newer, own=True)
+
+
+def edited(project: Path) -> listing.Series:
+    """The series after a change of tf_allocator/, a file less and a file more among it."""
+    checkouts.write_tree(
+        project,
+        {
+            "tf_allocator/BUILD": 'cc_library(name = "pool", hdrs = ["pool/newer.h"])\n',
+            "tf_allocator/pool/newer.h": "newer\n",
+        },
+    )
+    (project / "tf_allocator/pool/pool.h").unlink()
+    return listing.read(project / "patches", "v2.20").with_sources()
+
+
+def test_a_tree_of_ones_own_gets_the_newer_state_of_the_sources(
+    project: Path, tensorflow: Path, series: listing.Series, tmp_path: Path
+) -> None:
+    # GIVEN a tree that we unpacked, and one that gets the newer series at once
+    fresh = checkouts.make_tensorflow(tmp_path / "fresh")
+    patching.apply(tensorflow, series, own=True)
+    newer = edited(project)
+    patching.apply(fresh, newer)
+    # THEN they end as the same, and again
+    assert "tf_allocator/pool/newer.h" in patching.apply(tensorflow, newer, own=True)
+    assert checkouts.snapshot(tensorflow) == checkouts.snapshot(fresh)
+    assert patching.apply(tensorflow, newer, own=True) == ()
+
+
+def test_an_edit_in_a_tree_of_ones_own_is_not_lost(
+    project: Path, tensorflow: Path, series: listing.Series
+) -> None:
+    patching.apply(tensorflow, series, own=True)
+    header = tensorflow / "tf_allocator/pool/pool.h"
+    header.write_text("somebody's\n")
+    before = checkouts.snapshot(tensorflow)
+    with pytest.raises(CheckoutError, match=rf"{header} was changed since .*remove {tensorflow}"):
+        patching.apply(tensorflow, edited(project), own=True)
+    assert checkouts.snapshot(tensorflow) == before
+
+
+def test_a_tree_of_ones_own_that_was_unpacked_again_gets_the_series(
+    project: Path, tensorflow: Path, series: listing.Series, tmp_path: Path
+) -> None:
+    patching.apply(tensorflow, series, own=True)
+    shutil.rmtree(tensorflow)
+    checkouts.make_tensorflow(tensorflow)
+    patching.apply(tensorflow, edited(project), own=True)
+    assert (tensorflow / "tf_allocator/pool/newer.h").exists()
 
 
 def test_crlf_line_ends_are_named(tensorflow: Path, series: listing.Series) -> None:
@@ -358,6 +420,27 @@ def test_a_dry_run_of_a_release_downloads_nothing(
     assert commands.main(["source", "--tensorflow", "v2.20.0", *given]) == 0
     assert RELEASES["2.20.0"].sha256 in capsys.readouterr().out
     assert not (tmp_path / "sources").exists()
+
+
+def test_downloaded_sources_follow_the_checkout(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # GIVEN downloaded sources with the series
+    monkeypatch.setattr(own, "project_root", lambda: project)
+    tree = checkouts.make_tensorflow(tmp_path / "sources/tensorflow-2.20.0")
+    command = ["source", "--tensorflow", "v2.20.0", "--python-version", "3.11"]
+    command += ["--sources", str(tree.parent)]
+    assert commands.main([*command, "--patch-only"]) == 0
+    # WHEN tf_allocator/ changes
+    edited(project)
+    # THEN they get the change
+    assert commands.main([*command, "--dry-run"]) == 0
+    assert "# patches/v2.20 fits, and would be applied\n" in capsys.readouterr().out
+    assert commands.main([*command, "--patch-only"]) == 0
+    assert (tree / "tf_allocator/pool/newer.h").exists()
 
 
 def test_patch_only_needs_no_bazelisk(

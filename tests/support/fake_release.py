@@ -91,6 +91,7 @@ foreach(wanted TF_INCLUDE_DIR TF_LIB_DIR TF_MODEL_POOL_RESTORE_V2_OFFSET
   endif()
 endforeach()
 # The library is compiled in the build directory, so that a path which shows would differ.
+add_compile_options("-ffile-prefix-map=${WORK_DIR}=.")
 configure_file(library.cc library.cc COPYONLY)
 add_library(tf_model_pool SHARED "${CMAKE_CURRENT_BINARY_DIR}/library.cc")
 target_link_options(tf_model_pool PRIVATE -s "LINKER:-soname,libtf_model_pool.so")

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from support.fake_python import FakePython
 
 SCRIPT = Path(__file__).resolve().parents[2] / "ci" / "release.sh"
 
@@ -79,3 +83,116 @@ def test_an_interpreter_of_the_tools_that_is_not_there_is_named() -> None:
     assert "error: /nowhere/python not found; install it, or name another with TOOLS_PYTHON" in (
         failed.stderr
     )
+
+
+# The whole script, with a stand-in for every Python.
+
+WHEEL = "tensorflow_cpu-2.20.0+modelpool.0.1.0-cp311-cp311-manylinux_2_35_x86_64.whl"
+BASE = "/cache/tensorflow_cpu-2.20.0.whl"
+ANSWERS = {
+    '*"cp%d%d"*': "echo cp311",
+    '*" - 2.20.0 "*': "echo tensorflow-cpu",
+    '"-m tf_model_pool_build.wheel.base "*': f"echo {BASE}",
+    '"-m tf_model_pool_build.requirements "*': "echo pins",
+}
+
+
+class Machine:
+    """A checkout, a user somewhere else, and their wheel."""
+
+    def __init__(self, root: Path) -> None:
+        self.checkout = root / "checkout"
+        self.user = root / "user"
+        self.user.mkdir()
+        (self.checkout / "ci").mkdir(parents=True)
+        for script in SCRIPT.parent.glob("*.sh"):
+            shutil.copy(script, self.checkout / "ci")
+        self.python = FakePython(root / "state", ANSWERS)
+        (self.user / WHEEL).write_text("")
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """From the user's directory, with a wheel that is there, and without tests."""
+        self.python.asked()
+        program = str(self.python.program)
+        options = ["--python", program, "--wheel", WHEEL, "--skip-tests", *arguments]
+        return subprocess.Popen(
+            [str(self.checkout / "ci/release.sh"), *options, "2.20.0"],
+            env={**os.environ, "TOOLS_PYTHON": program},
+            cwd=self.user,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        started = self.start(*arguments)
+        out, error = started.communicate()
+        return subprocess.CompletedProcess(started.args, started.returncode, out, error)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_wheel_that_is_there_is_compared_with_the_released_one_wherever_that_is(
+    machine: Machine,
+) -> None:
+    done = machine.run("--skip-bench")
+    assert done.returncode == 0, done.stderr
+    asked = machine.python.asked()
+    (fetched,) = (line for line in asked if "wheel.base" in line)
+    assert fetched.endswith(f"-m tf_model_pool_build.wheel.base {machine.user / WHEEL}")
+    assert any("/stock/bin/python -m pip install" in line and BASE in line for line in asked)
+    assert asked[-1].endswith(f"--base {BASE}")
+
+
+def test_a_release_that_cannot_be_had_ends_it(machine: Machine) -> None:
+    machine.python.answer('"-m tf_model_pool_build.wheel.base "*', "echo no network >&2; exit 2")
+    done = machine.run("--skip-bench")
+    assert done.returncode != 0
+    assert "no network" in done.stderr
+    assert not any("summarise" in line for line in machine.python.asked())
+
+
+def test_paths_are_relative_to_where_the_caller_is(machine: Machine) -> None:
+    (machine.user / "ctr").mkdir()
+    done = machine.run("--model", "ctr", "--output", "results")
+    assert done.returncode == 0, done.stderr
+    assert (machine.user / "results").is_dir()
+    (ran,) = (line for line in machine.python.asked() if "-m tf_model_pool bench --quick" in line)
+    assert f"--model {machine.user}/ctr/" in ran
+    assert f"--output {machine.user}/results/bench" in ran
+
+
+def test_only_a_benchmark_of_its_own_is_removed(machine: Machine) -> None:
+    # GIVEN a directory of somebody's that is called as its results are
+    notes = machine.user / "results/bench/notes"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("")
+    # THEN it stays, and the run says so
+    done = machine.run("--output", "results")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {notes.parent} is not of an earlier run")
+    assert notes.exists()
+    # AND what it made itself goes, also if the benchmark did not end
+    notes.unlink()
+    notes.parent.rmdir()
+    assert machine.run("--output", "results").returncode == 0
+    old = notes.with_name("old")
+    old.write_text("")
+    assert machine.run("--output", "results").returncode == 0
+    assert not old.exists()
+
+
+def test_it_waits_for_a_build_in_the_same_checkout(machine: Machine) -> None:
+    (machine.checkout / ".build").mkdir()
+    with (machine.checkout / ".build/lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = machine.start("--skip-bench")
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert said == "wait for another build in this checkout, which holds .build/lock\n"
+        assert not any("-m venv" in line for line in machine.python.asked())
+    _, rest = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, rest

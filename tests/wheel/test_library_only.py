@@ -154,6 +154,21 @@ def test_headers_that_differ_from_tensorflows_come_along_and_no_others(built: Pa
     }
 
 
+def test_it_says_what_is_others_work(built: Path) -> None:
+    with zipfile.ZipFile(built) as wheel:
+        notice = wheel.read(f"{DIST_INFO}/licenses/NOTICE").decode()
+        text = wheel.read(f"{DIST_INFO}/METADATA").decode()
+        licence = wheel.read(f"{DIST_INFO}/licenses/LICENSE.pybind11").decode()
+        headers = [n for n in wheel.namelist() if "/include/" in n and "/tf_allocator/" not in n]
+    named = {line.split()[0] for line in notice.splitlines() if line.startswith("  ")}
+    assert [name for name in headers if name not in named] == []
+    assert "LICENSE.pybind11" in notice
+    assert "Wenzel Jakob" in licence
+    for name in ("LICENSE", "LICENSE.pybind11", "NOTICE"):
+        assert f"License-File: {name}\n" in text
+    assert "License-Expression: Apache-2.0 AND BSD-3-Clause\n" in text
+
+
 def test_it_records_the_libraries_that_it_was_made_for(built: Path, released: FakeRelease) -> None:
     with zipfile.ZipFile(released.path) as wheel:
         record = metadata.read_record(
@@ -173,6 +188,11 @@ def test_it_is_not_taken_for_a_patched_wheel_that_is_up_to_date(
     project = built.parents[1]
     request = builder.Request(released.input, project, project / "dist", reuse=True)
     assert builder.build(request, Progress(quiet=True)).name.startswith("tensorflow_cpu-")
+
+
+def test_a_path_may_have_spaces(released: FakeRelease, built: Path, tmp_path: Path) -> None:
+    again = run_build(released, write_project(tmp_path / "a place" / "with spaces"))
+    assert again.read_bytes() == built.read_bytes()
 
 
 # ---- what cannot be made ----------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import hashlib
 import io
 import json
@@ -38,7 +39,7 @@ from tf_model_pool_build.errors import (
 )
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases import releases
-from tf_model_pool_build.wheel import archive, metadata, platform_tag, source, toolchain
+from tf_model_pool_build.wheel import archive, base, metadata, platform_tag, source, toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,7 +130,7 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
         source.by_path(path)
 
 
-def fake_pip(directory: Path, gives: bytes | None) -> str:
+def fake_pip(directory: Path, gives: bytes | None, name: str = "tensorflow_cpu-2.21.0.whl") -> str:
     """A program that stands in for `python` and downloads `gives`, or fails."""
     program = directory / "python"
     (directory / "gives").write_bytes(gives or b"")
@@ -140,7 +141,7 @@ def fake_pip(directory: Path, gives: bytes | None) -> str:
         f"if {gives is None}: sys.exit(3)\n"
         "arguments = sys.argv[1:]\n"
         "target = Path(arguments[arguments.index('--dest') + 1])\n"
-        f"shutil.copy({str(directory / 'gives')!r}, target / {wanted().filename!r})\n"
+        f"shutil.copy({str(directory / 'gives')!r}, target / {name!r})\n"
     )
     program.chmod(0o755)
     return str(program)
@@ -181,6 +182,48 @@ def test_a_failing_download_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"exit status 3\); .* --wheel"):
         source.fetch(wanted(), tmp_path / "cache", fake_pip(tmp_path, None))
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def patched_of(directory: Path, name: str, sha256: str) -> Path:
+    """A patched wheel as far as it says what it was made from."""
+    path = directory / "tensorflow_cpu-2.21.0+modelpool.0.1.0-x.whl"
+    info = {"base_wheel": name, "base_wheel_sha256": sha256}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tf_model_pool/build_info.json", json.dumps(info))
+    return path
+
+
+def test_the_released_wheel_of_a_patched_one_is_downloaded_and_checked(tmp_path: Path) -> None:
+    wheel = dataclasses.replace(
+        releases.DEFAULT.wheels[0], sha256=hashlib.sha256(b"released").hexdigest()
+    )
+    table = [dataclasses.replace(releases.DEFAULT, wheels=(wheel,))]
+    patched = patched_of(tmp_path, wheel.filename, wheel.sha256)
+    cache = tmp_path / "cache"
+    pip = fake_pip(tmp_path, b"something else", wheel.filename)
+    with pytest.raises(ChecksumError, match="the release has"):
+        base.released_of(patched, cache, table=table, python=pip)
+    pip = fake_pip(tmp_path, b"released", wheel.filename)
+    path = base.released_of(patched, cache, table=table, python=pip)
+    assert (path, path.read_bytes()) == (cache / wheel.filename, b"released")
+
+
+def test_the_base_of_a_wheel_that_is_no_release_has_to_be_there(tmp_path: Path) -> None:
+    patched = patched_of(tmp_path, "tensorflow-mine.whl", hashlib.sha256(b"mine").hexdigest())
+    cached = tmp_path / "tensorflow-mine.whl"
+    cached.write_bytes(b"another")
+    with pytest.raises(UnsupportedWheelError, match=f"no released wheel; put .* into {tmp_path}"):
+        base.released_of(patched, tmp_path)
+    cached.write_bytes(b"mine")
+    assert base.released_of(patched, tmp_path) == cached
+
+
+def test_a_wheel_that_does_not_say_what_it_was_made_from_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CorruptWheelError, match=r"a\.whl is not a readable patched wheel"):
+        base.main([str(tmp_path / "a.whl")], tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 # ---- tools --------------------------------------------------------------------------------------
@@ -402,6 +445,8 @@ def test_version_tag_and_licence_change_and_nothing_else() -> None:
     text = "Name: a\nVersion: 1\nLicense: x\n\nVersion: in the text\n"
     assert metadata.with_version(text, "2") == text.replace("Version: 1", "Version: 2")
     assert metadata.with_license_file(text, "L").splitlines()[3] == "License-File: L"
+    assert metadata.with_first_line(text, "N.") == text.replace("\n\n", "\n\nN.\n\n")
+    assert metadata.with_first_line("Name: a\n", "N.") == "Name: a\n\nN.\n"
     wheel = "Wheel-Version: 1.0\nTag: a\nTag: b\nBuild: 1\n"
     assert metadata.with_tag(wheel, "c") == "Wheel-Version: 1.0\nTag: c\nBuild: 1\n"
 

@@ -114,6 +114,50 @@ def test_the_wheel_has_library_package_headers_and_licence(built: Path) -> None:
     assert top_level == ["tensorflow", "tf_model_pool"]
 
 
+def test_the_wheel_names_every_file_of_the_release_that_it_changed(
+    built: Path, released: FakeRelease
+) -> None:
+    before_info = f"tensorflow_cpu-{fake_release.VERSION}.dist-info"
+    with zipfile.ZipFile(built) as after, zipfile.ZipFile(released.path) as before:
+        notice = after.read(f"{DIST_INFO}/licenses/NOTICE.tf-model-pool").decode()
+        changed = [
+            name.removeprefix(f"{before_info}/")
+            for name in before.namelist()
+            if after.read(name.replace(before_info, DIST_INFO)) != before.read(name)
+        ]
+        text = after.read(f"{DIST_INFO}/METADATA").decode()
+        headers_of = [name for name in changed if name.endswith(".h")]
+        assert headers_of
+        for name in headers_of:
+            first = after.read(name).decode().partition("\n")[0]
+            assert "changed by the tf-model-pool project" in first
+    named = {line.split()[0] for line in notice.splitlines() if line.startswith("  ")}
+    assert [name for name in changed if name not in named] == []
+    assert f"not an official release\nof TensorFlow {fake_release.VERSION}" in notice
+    # AND who shows METADATA reads it too
+    head, _, body = text.partition("\n\n")
+    assert "License-File: NOTICE.tf-model-pool" in head.splitlines()
+    assert "Changed by the tf-model-pool project" in body.splitlines()[0]
+    assert body.endswith("Text.\n")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_licence_of_pybind11_comes_with_its_code(
+    released: FakeRelease, project: Path, native: bool
+) -> None:
+    python = toolchain.python_for(fake_release.PYTHON_TAG, native=native)
+    request = builder.Request(released.input, project, project / "dist", python=python)
+    with zipfile.ZipFile(builder.build(request, Progress(quiet=True))) as wheel:
+        text = wheel.read(f"{DIST_INFO}/METADATA").decode()
+        notice = wheel.read(f"{DIST_INFO}/licenses/NOTICE.tf-model-pool").decode()
+        licence = f"{DIST_INFO}/licenses/LICENSE.pybind11"
+        assert (licence in wheel.namelist()) == native
+        if native:
+            assert "Wenzel Jakob" in wheel.read(licence).decode()
+    assert ("License-File: LICENSE.pybind11\n" in text) == native
+    assert ("LICENSE.pybind11" in notice) == native
+
+
 def test_the_wheel_has_no_build_tooling(built: Path, project: Path) -> None:
     assert (project / "python/tf_model_pool_build/__init__.py").is_file()
     with zipfile.ZipFile(built) as wheel:
@@ -224,8 +268,8 @@ def test_build_info_names_what_the_wheel_was_made_from(built: Path, released: Fa
 def test_the_same_input_gives_the_same_bytes_anywhere(
     built: Path, released: FakeRelease, tmp_path: Path
 ) -> None:
-    # GIVEN another checkout under a longer path, and another number of threads
-    project = fake_release.write_project(tmp_path / "a-place" / "with-a-longer-path" / "project")
+    # GIVEN another checkout under a longer path with spaces, and another number of threads
+    project = fake_release.write_project(tmp_path / "a place" / "with a longer path" / "project")
     # WHEN
     again = run_build(released, project, workers=1)
     # THEN
@@ -244,6 +288,7 @@ def test_without_python_headers_the_wheel_lacks_only_the_native_modules(
     # THEN the library is the same, and the wheel says what is missing
     with zipfile.ZipFile(path) as bare, zipfile.ZipFile(built) as whole:
         lacking = set(whole.namelist()) - set(bare.namelist())
+        lacking.remove(f"{DIST_INFO}/licenses/LICENSE.pybind11")
         assert sorted(name.partition(".")[0] for name in lacking) == [
             "tf_model_pool/_native",
             "tf_model_pool/_session",

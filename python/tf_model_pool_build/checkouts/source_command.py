@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         if tree is None:
             assert archive is not None
             tree = fetching.fetch(archive, args.sources, progress)
-        changed = patching.apply(tree, series)
+        changed = patching.apply(tree, series, own=archive is not None)
         progress.note(
             f"applied patches/{name} to {tree}: {len(changed)} files"
             if changed

@@ -6,6 +6,7 @@
     checkout   the project that is built, and what to say without one
     releases   which wheels, which sha256, which functions to replace     (data)
     source     the wheel named on the command line, found or downloaded
+    base       the same of a wheel that is patched
     toolchain  compiler, CMake, ninja, patchelf
     workspace  temporary directory, disk space, signals
     archive    reads and writes the zip; unchanged members are never recompressed
@@ -13,6 +14,7 @@
     headers    applies patches/<release>/series to the wheel's headers
     compiling  CMake and ninja over tf_allocator/
     platform_tag  the honest manylinux tag
+    notices    what is said of the work of others
     metadata   METADATA, WHEEL, RECORD, and the check of a finished wheel
     digest     what a wheel was made from, for --reuse
     progress   one line per stage on standard error

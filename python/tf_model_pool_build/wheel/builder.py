@@ -20,7 +20,16 @@ from tf_model_pool_build.errors import AlreadyPatchedError, BuildError, CorruptW
 from tf_model_pool_build.progress import Progress
 from tf_model_pool_build.releases.releases import FRAMEWORK, INCLUDE, ReplacedFunction
 from tf_model_pool_build.series import listing
-from tf_model_pool_build.wheel import archive, compiling, digest, elf, headers, metadata, source
+from tf_model_pool_build.wheel import (
+    archive,
+    compiling,
+    digest,
+    elf,
+    headers,
+    metadata,
+    notices,
+    source,
+)
 from tf_model_pool_build.wheel import toolchain as tools
 from tf_model_pool_build.wheel.metadata import RecordEntry
 from tf_model_pool_build.wheel.platform_tag import platform_tag
@@ -152,7 +161,14 @@ class _Build:
                 tag = self._platform_tag(compiled)
             added = self._added_files(compiled, symbols, tag)
             added.update({name: (self._unpacked / name).read_bytes() for name in patched})
-            return self._pack(archive_in, members, dist_info, added, deflated, tag)
+            notice = notices.of_patched(
+                self._wheel.release.version,
+                self._path.name,
+                self._libraries,
+                patched,
+                native=bool(compiled.native),
+            )
+            return self._pack(archive_in, members, dist_info, added, deflated, tag, notice)
 
     # ---- stages -----------------------------------------------------------------------------
 
@@ -311,12 +327,15 @@ class _Build:
         added: dict[str, bytes],
         deflated: Mapping[str, archive.Deflated],
         tag: str,
+        notice: str,
     ) -> Path:
         name = dist_info.removesuffix(".dist-info").partition("-")[0]
         version = f"{self._wheel.release.version}+{source.LOCAL_VERSION}.{__version__}"
         new_dist_info = f"{name}-{version}.dist-info"
         full_tag = f"{self._wheel.python_tag}-{self._wheel.python_tag}-{tag}"
-        added.update(self._dist_info_files(archive_in, dist_info, new_dist_info, version, full_tag))
+        added.update(
+            self._dist_info_files(archive_in, dist_info, new_dist_info, version, full_tag, notice)
+        )
 
         record_in = metadata.read_record(archive_in.read(f"{dist_info}/RECORD").decode("utf-8"))
         copied: dict[str, zipfile.ZipInfo] = {}
@@ -373,18 +392,27 @@ class _Build:
         new_dist_info: str,
         version: str,
         full_tag: str,
+        notice: str,
     ) -> dict[str, bytes]:
         def read(name: str) -> str:
             return archive_in.read(f"{dist_info}/{name}").decode("utf-8")
 
-        license_file = "LICENSE.tf-model-pool"
+        licenses = {
+            "LICENSE.tf-model-pool": (self._project / "LICENSE").read_bytes(),
+            "NOTICE.tf-model-pool": notice.encode(),
+        }
+        if self._python.include is not None:
+            licenses[notices.PYBIND11] = self._toolchain.pybind11_license.encode()
         text = read("METADATA")
         if metadata.header_value(text, "Version") != self._wheel.release.version:
             raise CorruptWheelError(
                 f"METADATA of {self._path.name} says version "
                 f"{metadata.header_value(text, 'Version')!r}"
             )
-        text = metadata.with_license_file(metadata.with_version(text, version), license_file)
+        text = metadata.with_version(text, version)
+        for name in licenses:
+            text = metadata.with_license_file(text, name)
+        text = metadata.with_first_line(text, notices.CHANGED)
         top_level = sorted({*read("top_level.txt").split(), "tf_model_pool"})
         has_commands = f"{dist_info}/entry_points.txt" in archive_in.namelist()
         commands = read("entry_points.txt") if has_commands else None
@@ -393,7 +421,7 @@ class _Build:
             f"{new_dist_info}/WHEEL": metadata.with_tag(read("WHEEL"), full_tag).encode(),
             f"{new_dist_info}/entry_points.txt": metadata.with_console_command(commands).encode(),
             f"{new_dist_info}/top_level.txt": ("\n".join(top_level) + "\n").encode(),
-            f"{new_dist_info}/licenses/{license_file}": (self._project / "LICENSE").read_bytes(),
+            **{f"{new_dist_info}/licenses/{name}": data for name, data in licenses.items()},
         }
 
     def _date(self, members: Mapping[str, zipfile.ZipInfo]) -> archive.DateTime:

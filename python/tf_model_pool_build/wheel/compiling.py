@@ -125,7 +125,7 @@ def compile_library(
     variables = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_CXX_COMPILER": str(toolchain.compiler),
-        "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={work}=.",
+        "WORK_DIR": str(work),
         "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
         "TF_INCLUDE_DIR": str(tensorflow / "include"),
         "TF_LIB_DIR": str(tensorflow),
@@ -175,7 +175,7 @@ def compile_preload(
     variables = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_CXX_COMPILER": str(toolchain.compiler),
-        "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={work}=.",
+        "WORK_DIR": str(work),
         "CMAKE_MAKE_PROGRAM": str(toolchain.ninja),
         "TF_MODEL_POOL_PRELOAD": "ON",
         **definitions,

@@ -22,6 +22,8 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "third_party/xla/": ("", "tensorflow/compiler/"),
     "tensorflow/": ("tensorflow/",),
 }
+#: First line of a header that was changed: Apache License 2.0, section 4(b).
+_CHANGED = "// This file was changed by the tf-model-pool project; see its NOTICE.\n"
 #: What the series adds for a build of TensorFlow; a wheel gets these headers from the checkout.
 _OWN_SOURCES = "tf_allocator/"
 
@@ -71,4 +73,7 @@ def patch_headers(include: Path, changes: Iterable[FileChange]) -> tuple[str, ..
             text = file.read_bytes().decode("utf-8")
             file.write_bytes(header.change.apply(text, exact=True).encode("utf-8"))
             changed.add(name)
+    for name in changed:
+        file = include / name
+        file.write_bytes(_CHANGED.encode() + file.read_bytes())
     return tuple(sorted(changed))

@@ -29,6 +29,7 @@ from tf_model_pool_build.wheel import (
     elf,
     headers,
     metadata,
+    notices,
     source,
 )
 from tf_model_pool_build.wheel import toolchain as tools
@@ -163,15 +164,17 @@ def _write(
     version = f"{__version__}+tf{release.version}"
     dist_info = f"{PACKAGE}-{version}.dist-info"
     python_version = request.wheel.python_tag.removeprefix("cp3")
+    licenses = _licenses(request, members, archive_in)
+    native = notices.PYBIND11 in licenses
     members = {name: members[name] for name in sorted(members)}
     members[f"{dist_info}/METADATA"] = (
         "Metadata-Version: 2.4\n"
         "Name: tf-model-pool\n"
         f"Version: {version}\n"
         "Summary: Memory pools per model version, for an untouched TensorFlow on CPU\n"
-        "License-Expression: Apache-2.0\n"
-        "License-File: LICENSE\n"
-        f"Requires-Python: ==3.{python_version}.*\n"
+        f"License-Expression: Apache-2.0{' AND BSD-3-Clause' if native else ''}\n"
+        + "".join(f"License-File: {name}\n" for name in licenses)
+        + f"Requires-Python: ==3.{python_version}.*\n"
         f"Requires-Dist: {request.wheel.package}=={release.version}\n"
     ).encode()
     members[f"{dist_info}/WHEEL"] = (
@@ -181,7 +184,7 @@ def _write(
         f"Tag: {tag}\n"
     ).encode()
     members[f"{dist_info}/entry_points.txt"] = metadata.with_console_command(None).encode()
-    members[f"{dist_info}/licenses/LICENSE"] = (request.project / "LICENSE").read_bytes()
+    members |= {f"{dist_info}/licenses/{name}": data for name, data in licenses.items()}
     record = {
         name: RecordEntry(archive.record_hash(hashlib.sha256(contents).digest()), len(contents))
         for name, contents in members.items()
@@ -197,6 +200,21 @@ def _write(
         metadata.verify(partial)
         _check(partial)
     return final
+
+
+def _licenses(
+    request: builder.Request, members: Mapping[str, bytes], archive_in: zipfile.ZipFile
+) -> dict[str, bytes]:
+    """The files of `licenses/`; pybind11's is in the patched wheel if its code is."""
+    theirs = [n for n in members if n.startswith(HEADERS) and "/tf_allocator/" not in n]
+    dist_info = metadata.dist_info_of(archive_in.namelist())
+    pybind11 = f"{dist_info}/licenses/{notices.PYBIND11}"
+    native = pybind11 in archive_in.namelist()
+    notice = notices.of_library(request.wheel.release.version, sorted(theirs), native=native)
+    licenses = {"LICENSE": (request.project / "LICENSE").read_bytes(), "NOTICE": notice.encode()}
+    if native:
+        licenses[notices.PYBIND11] = archive_in.read(pybind11)
+    return licenses
 
 
 def _check(wheel: Path) -> None:

@@ -65,6 +65,12 @@ def with_license_file(metadata: str, name: str) -> str:
     return f"{head}\nLicense-File: {name}{separator}{body}"
 
 
+def with_first_line(metadata: str, line: str) -> str:
+    """METADATA whose description begins with the paragraph `line`."""
+    head, separator, body = metadata.partition("\n\n")
+    return f"{head}\n\n{line}\n\n{body}" if separator else f"{head.rstrip()}\n\n{line}\n"
+
+
 def with_console_command(entry_points: str | None) -> str:
     """entry_points.txt that also has the command `tf-model-pool`; None if there is none yet."""
     line = f"{CONSOLE_COMMAND} = tf_model_pool.cli:main"

