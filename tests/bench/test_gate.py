@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.bench_runs import Bench
-from tf_model_pool.bench import command, gate
+from tf_model_pool.bench import command, gate, machine
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.result import Result
 
@@ -20,12 +20,17 @@ OURS = "made-up/repeated/patched"
 STOCK = "made-up/repeated/stock"
 
 
+def findings(
+    result: dict[str, Any], baseline: dict[str, Any] | None = None, **limits: Any
+) -> list[gate.Finding]:
+    before = None if baseline is None else Result.parse(baseline)
+    return gate.check(Result.parse(result), before, gate.Limits(**limits))
+
+
 def failures(
     result: dict[str, Any], baseline: dict[str, Any] | None = None, **limits: Any
 ) -> set[tuple[str, str]]:
-    before = None if baseline is None else Result.parse(baseline)
-    findings = gate.check(Result.parse(result), before, gate.Limits(**limits))
-    return {(found.cell, found.what) for found in findings if found.fails}
+    return {(f.cell, f.what) for f in findings(result, baseline, **limits) if f.fails}
 
 
 def changed(result: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -146,6 +151,64 @@ def test_wrong_answers_of_a_run_reach_the_gate(tmp_path: Path, bench: Bench) -> 
     # GIVEN a driver one in a hundred of whose answers is wrong
     found = bench(tmp_path, ("patched",), rounds=1, changes={"FAKE_WRONG": "0.01"}).result
     assert (OURS, "answers") in failures(found)
+
+
+@pytest.mark.parametrize(("wheel", "fails"), [("patched", True), ("stock", False)])
+def test_a_server_that_ends_in_one_of_two_rounds_fails_if_it_has_the_patched_wheel(
+    tmp_path: Path, bench: Bench, wheel: str, fails: bool
+) -> None:
+    # GIVEN a driver that ends with an error, as after a failed update, in the first run of a wheel
+    number = ("stock", "patched").index(wheel)
+    changes = {"FAKE_FAIL": "1", "FAKE_IN": f"{number:03d}-made-up-repeated-{wheel}"}
+    found = bench(tmp_path, changes=changes).result
+    # THEN the run was not done again, and the other round does not hide it
+    assert [(r["valid"], r["failed"]) for r in found["runs"]].count((False, True)) == 1
+    assert len(found["runs"]) == 4
+    assert failures(found) == ({(OURS, "failed")} if fails else set())
+    (line,) = (line for line in gate.text(findings(found)).splitlines() if " failed  " in line)
+    assert "something went wrong in the driver" in line
+
+
+def test_wrong_answers_count_in_a_disturbed_run_too(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN a first run that was disturbed, and has wrong answers
+    original, calls = machine.disturbance, []
+
+    def disturbed(*args: Any) -> tuple[dict[str, float], list[str]]:
+        calls.append(args)
+        seen, reasons = original(*args)
+        return seen, reasons + ["the hypervisor took it all"] * (len(calls) == 1)
+
+    monkeypatch.setattr(machine, "disturbance", disturbed)
+    changes = {"FAKE_WRONG": "0.01", "FAKE_IN": "000-made-up-repeated-patched"}
+    found = bench(tmp_path, ("patched",), changes=changes).result
+    # THEN it is as a valid one in the other round
+    assert [r["valid"] for r in found["runs"]] == [False, True]
+    assert found["summary"]["cells"][OURS]["rounds"] == 1
+    assert (OURS, "answers") in failures(found)
+
+
+def test_a_disturbed_run_that_was_done_again_passes(result: dict[str, Any]) -> None:
+    found = copy.deepcopy(result)
+    run = copy.deepcopy(next(r for r in found["runs"] if r["cell"] == OURS))
+    reasons = ["the hypervisor took 10.0% of CPU time"]
+    found["runs"].append({**run, "valid": False, "failed": False, "reasons": reasons})
+    assert failures(found) == set()
+    assert any(f.what == "invalid" and f.cell == OURS for f in findings(found))
+
+
+def test_a_failed_run_of_a_result_before_that_was_noted_is_one_without_an_analysis(
+    result: dict[str, Any],
+) -> None:
+    found = copy.deepcopy(result)
+    run = {"cell": OURS, "round": 0, "valid": False, "reasons": ["a\nb"], "analysis": None}
+    found["runs"].append(run)
+    assert failures(found) == {(OURS, "failed")}
+
+
+def test_an_interrupted_benchmark_fails(result: dict[str, Any]) -> None:
+    assert failures({**result, "finished": False}) == {("result", "finished")}
 
 
 def test_growing_memory_of_a_run_reaches_the_gate(tmp_path: Path, bench: Bench) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from support import fake_driver
 from support.bench_runs import Bench
 from tf_model_pool.bench import machine, run
+from tf_model_pool.bench.config import Timeline
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.machine import CpuTimes
 from tf_model_pool.bench.result import read_value
@@ -62,9 +64,21 @@ def test_a_driver_that_fails_is_an_invalid_run_with_its_last_words(
         original(self)
 
     monkeypatch.setattr(run.Orchestrator, "_rounds", fail_from_here)
-    found = bench(tmp_path, ("stock",), rounds=1, retries=0).result
+    found = bench(tmp_path, ("stock",), rounds=1, retries=2).result
+    assert len(found["runs"]) == 1  # only what the machine did is a reason to try again
     assert "exit status 1" in found["runs"][0]["reasons"][0]
     assert "something went wrong in the driver" in found["runs"][0]["reasons"][0]
+
+
+def test_an_update_that_did_not_end_is_a_failure_and_a_quiet_window_is_none() -> None:
+    entries = [{"action": "update", "models": ["m"]}, {"action": "burn_cpu"}]
+    timeline = Timeline(entries, 0.0, 1.0)
+    driver = fake_driver.result(updates=[fake_driver.update(0, 1)], burns=[{"kind": "burn_cpu"}])
+    assert run.failures(driver, timeline) == []
+    assert run.failures({**driver, "updates": []}, timeline) == ["0 of 1 updates ended; []"]
+    assert run.failures({**driver, "burns": []}, timeline) == ["0 of 1 controls ran"]
+    windows = {"steady": {"count": 5}, "update": {"count": 0}}
+    assert run.unusable({"windows": windows}) == ["no request was due in the window 'update'"]
 
 
 def test_an_interrupt_keeps_the_runs_that_have_ended(

@@ -439,11 +439,15 @@ def _sum_attribution(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(
+    runs: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """One configuration and scenario over its valid rounds.
 
     Args:
         runs: `analysis` objects of runs.
+        others: of runs that are not valid: their answers and errors count all the same, and
+            whether they had pools.
     """
     if not runs:
         return {"rounds": 0}
@@ -459,7 +463,8 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         out["rss_after"] = spread(u.get("rss_after") for u in updates)
         return out
 
-    answers = _sum_attribution([run["answers"] for run in runs])
+    everything = [*runs, *others]
+    answers = _sum_attribution([run["answers"] for run in everything])
     return {
         "rounds": len(runs),
         "windows": {
@@ -479,7 +484,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "slow": {name: _sum_attribution([run["slow"][name] for run in runs]) for name in WINDOWS},
         "slow_threshold_ms": spread(run["slow_threshold_ms"] for run in runs),
         "answers": answers,
-        "errors": sorted({error for run in runs for error in run["errors"]}),
+        "errors": sorted({error for run in everything for error in run["errors"]}),
         "phase_seconds": {
             phase: statistics.median(
                 run["phase_seconds"][phase] for run in runs if phase in run["phase_seconds"]
@@ -494,7 +499,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             key=lambda d: float(d["rss_share"]),
             default=None,
         ),
-        "pools_active": all(run["pools_active"] for run in runs),
+        "pools_active": all(run["pools_active"] for run in everything),
     }
 
 

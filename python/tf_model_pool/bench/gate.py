@@ -153,22 +153,35 @@ def _check_cell(cell: Cell, group: Group, baseline: Result | None, limits: Limit
     return out
 
 
+def _check_runs(result: Result) -> list[Finding]:
+    """That all of it ran. A run that failed is not made good by another that did not."""
+    out = []
+    if not result.finished:
+        out.append(Finding("result", "finished", "interrupted: not all runs had ended", True))
+    for run in result.refused:
+        what = "failed" if run.failed else "invalid"
+        fails = run.failed and result.configurations[run.cell.rpartition("/")[2]].patched
+        text = f"round {run.round + 1}: {'; '.join(run.reasons)}"
+        out.append(Finding(run.cell, what, text, fails))
+    return out
+
+
 def check(result: Result, baseline: Result | None, limits: Limits) -> list[Finding]:
     """Every check of every cell. Raises `ResultError` if there is nothing to check."""
     if not result.groups:
         raise ResultError("the result has no cells: no run had ended when it was written")
-    return [
-        finding
-        for group in result.groups
-        for cell in group.cells
-        for finding in _check_cell(cell, group, baseline, limits)
-    ]
+    out = _check_runs(result)
+    for group in result.groups:
+        for cell in group.cells:
+            out += _check_cell(cell, group, baseline, limits)
+    return out
 
 
 def text(findings: list[Finding]) -> str:
     """One line per finding, failures last."""
     lines = [
-        f"{'FAIL' if f.fails else 'ok  '}  {f.cell:45} {f.what:10} {f.text}"
+        # The last words of a driver have several lines.
+        f"{'FAIL' if f.fails else 'ok  '}  {f.cell:45} {f.what:10} {' '.join(f.text.split())}"
         for f in sorted(findings, key=lambda f: f.fails)
     ]
     failed = sum(f.fails for f in findings)

@@ -159,11 +159,22 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refused:
-    """A run that does not count, and why."""
+    """A run that does not count, and why.
+
+    Attributes:
+        failed: the server, an update or an answer did, so that no quiet machine excuses it.
+    """
 
     cell: str
     round: int
+    failed: bool
     reasons: Sequence[str]
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Refused:
+        # Results of 0.1.0 do not say it; of a server that ended there is nothing to analyse.
+        failed = value.get("failed", value["analysis"] is None)
+        return cls(value["cell"], value["round"], failed, value["reasons"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -171,6 +182,7 @@ class Summary:
     """The valid rounds of a cell together.
 
     Attributes:
+        answers: also of runs that are not valid, as `errors` and `pools_active`.
         windows: "steady", "update", "control" (both burners), each burner, and a neighbour's.
         ratios: "steady" and "control": the update's percentile as a multiple of theirs.
         lost: of slow requests during updates; `lost_by_phase` the same by phase.
@@ -397,11 +409,7 @@ class Result:
                 )
                 for key, found in cells.items()
             ],
-            refused=[
-                Refused(run["cell"], run["round"], run["reasons"])
-                for run in value["runs"]
-                if not run["valid"]
-            ],
+            refused=[Refused.parse(run) for run in value["runs"] if not run["valid"]],
             run_count=len(value["runs"]),
         )
 
