@@ -71,6 +71,7 @@ def test_a_good_result_passes(result: dict[str, Any]) -> None:
         ("faults", lambda c: c["per_update"].update(minor_faults=once(50_000))),
         ("mappings", lambda c: c["per_update"].update(pool_mappings_delta=once(3))),
         ("drift", lambda c: c.update(drift=drift(0.2))),
+        ("drift", lambda c: c.update(drift=None)),
         ("rounds", lambda c: c.update(rounds=0)),
     ],
 )
@@ -131,6 +132,21 @@ def test_the_stock_wheels_own_memory_and_times_are_not_ours_to_fail_on(
     found = copy.deepcopy(result)
     found["summary"]["cells"][STOCK]["drift"] = drift(0.5)
     assert failures(found, max_ratio=1000.0, rounds=2) == set()
+
+
+def test_memory_that_cannot_be_judged_is_no_failure_without_pools_or_of_one_update(
+    result: dict[str, Any], tmp_path: Path, bench: Bench
+) -> None:
+    found = copy.deepcopy(result)
+    found["summary"]["cells"][STOCK]["drift"] = None
+    assert failures(found) == set()
+    assert failures(bench(tmp_path, scenario="one", rounds=1).result) == set()
+
+
+def test_a_budget_leaves_the_updates_that_the_gate_needs(tmp_path: Path, bench: Bench) -> None:
+    # GIVEN updates that take longer than there is time for
+    changes = {"FAKE_UPDATE_SECONDS": "5"}
+    assert failures(bench(tmp_path, rounds=1, budget_s=1.0, changes=changes).result) == set()
 
 
 def test_requests_without_a_version_are_allowed_where_that_was_asked_for(

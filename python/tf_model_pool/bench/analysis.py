@@ -32,6 +32,8 @@ PERCENTILES: Mapping[str, float] = {
 WINDOWS = ("steady", "update", *CONTROLS)
 #: What an update leaves to do (a queue to work off) is not yet steady.
 GUARD_S = 0.5
+#: Updates of a run without which nothing is said of its drift: two in each half.
+DRIFT_UPDATES = 4
 #: Relative to the sum of magnitudes: float32 sums in another order, on other kernels.
 ANSWER_TOLERANCE = 1e-4
 
@@ -272,13 +274,13 @@ def _phase_seconds(result: Mapping[str, Any], measure_from_ns: float) -> dict[st
 
 
 def drift(updates: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """How memory and faults move over many updates; None for fewer than four.
+    """How memory and faults move over many updates; None for fewer than `DRIFT_UPDATES`.
 
     `rss_share` is the change of RSS after an update from the first to the last, along a line
     through the medians of both halves (Theil-Sen would be no better for a step), as a share.
     """
     after = [float(u["rss_after"]) for u in updates if u.get("rss_after")]
-    if len(after) < 4:
+    if len(after) < DRIFT_UPDATES:
         return None
     half = len(after) // 2
     first, last = statistics.median(after[:half]), statistics.median(after[-half:])

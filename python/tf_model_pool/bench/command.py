@@ -311,7 +311,7 @@ def _options(args: argparse.Namespace) -> Options:
         pin=not args.no_pin,
         limits=machine.Limits(steal=args.max_steal, foreign=args.max_foreign_cpu),
         count_calls=args.count_calls,
-        # With making the model and calibrating, five minutes in all.
+        # With making the model and calibrating, five minutes in all, unless updates are long.
         budget_s=200.0 if args.preset == "quick" and args.cycles is None else None,
     )
 

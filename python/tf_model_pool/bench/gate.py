@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from tf_model_pool.bench.analysis import DRIFT_UPDATES
 from tf_model_pool.bench.config import SCENARIOS
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.result import Cell, Group, Result, median
@@ -133,7 +134,11 @@ def _check_cell(cell: Cell, group: Group, baseline: Result | None, limits: Limit
             add("calls", f"{total:.0f} mapping calls per update (limit {bound:.0f})", total > bound)
 
     drift = summary.drift
-    if drift is not None:
+    if drift is None:
+        # The scenario of one update has no more, and was asked for.
+        text = f"RSS not judged: no run has {DRIFT_UPDATES} measured updates (--cycles)"
+        add("drift", text, ours and cell.scenario != "one")
+    else:
         share = drift.rss_share
         text = f"RSS {share:+.1%} over {drift.updates} updates (limit {limits.rss_drift:.0%})"
         # What other allocators do is reported; it is not ours to mend.

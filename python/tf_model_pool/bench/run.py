@@ -74,7 +74,8 @@ class Options:
         rate: requests per second; None = calibrated to `cpu_target` of the server's CPUs.
         retries: how often a disturbed run is done again; one in which the server failed is not.
         timing: seconds; its `update` is replaced by the calibrated one.
-        budget_s: seconds that all rounds together may take: fewer cycles if updates are long.
+        budget_s: seconds that all rounds together are to take: fewer cycles if updates are long,
+            down to what the gate needs.
         count_calls: run once more per cell under strace and count mapping calls per update.
     """
 
@@ -499,12 +500,12 @@ class Orchestrator:
         return Configuration("calibration", self._any_wheel().name)
 
     def _within_budget(self, key: tuple[str, str], timing: Timing) -> Timing:
-        """`timing` with as many cycles as there is time for, one at least."""
+        """`timing` with as many cycles as there is time for, but enough to judge drift by."""
         options = self._options
         if options.budget_s is None:
             return timing
         share = options.budget_s / (len(options.cells) * options.rounds)
-        while timing.cycles > 1:
+        while timing.cycles > analysis.DRIFT_UPDATES:
             names = [model.name for model in self._models[key]]
             made = make_timeline(SCENARIOS[key[1]], names, timing, 1, 0)
             if made.duration_s + _start_and_end(timing) <= share:
