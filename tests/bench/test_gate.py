@@ -88,6 +88,60 @@ def test_more_faults_than_the_baseline_fail(result: dict[str, Any]) -> None:
     assert failures(result, max_faults=100) == {(OURS, "faults")}
 
 
+def renamed(result: dict[str, Any], label: str) -> dict[str, Any]:
+    """A copy whose model is called `label`."""
+    found = copy.deepcopy(result)
+    for part in (found["summary"], found):
+        for field in ("cells", "compared", "calibration", "models", "calls"):
+            if field in part:
+                part[field] = {
+                    key.replace("made-up/", f"{label}/"): value
+                    for key, value in part[field].items()
+                }
+    for run in found["runs"]:
+        run["cell"] = run["cell"].replace("made-up/", f"{label}/")
+    return found
+
+
+def test_the_stock_wheel_is_not_held_against_the_baseline(result: dict[str, Any]) -> None:
+    # GIVEN a stock wheel whose faults and calls are its own: medians from 4 to 1,114 on one model
+    before, after = copy.deepcopy(result), copy.deepcopy(result)
+    for found, faults, calls in ((before, 4, 10), (after, 1114, 1000)):
+        found["summary"]["cells"][STOCK]["per_update"]["minor_faults"] = once(faults)
+        found["calls"] = {STOCK: {"mmap": calls}}
+    assert failures(after, baseline=before) == set()
+
+
+def test_a_cell_that_the_baseline_lacks_is_compared_with_the_stock_wheel(
+    result: dict[str, Any],
+) -> None:
+    worse = changed(result, lambda c: c["per_update"].update(minor_faults=once(1e7)))
+    # GIVEN a baseline without this cell, or without a valid run of it
+    lacking, invalid = copy.deepcopy(result), changed(result, lambda c: c.update(rounds=0))
+    del lacking["summary"]["cells"][OURS]
+    for before in (lacking, invalid):
+        assert failures(result, baseline=before) == set()
+        assert failures(worse, baseline=before) == {(OURS, "faults")}
+
+
+def test_a_cell_with_pools_that_only_the_baseline_has_fails(result: dict[str, Any]) -> None:
+    without = copy.deepcopy(result)
+    del without["summary"]["cells"][OURS]
+    assert failures(without, baseline=result) == {(OURS, "missing")}
+    # What has no pools may come and go.
+    del (fewer := copy.deepcopy(result))["summary"]["cells"][STOCK]
+    assert failures(fewer, baseline=result) == set()
+
+
+def test_a_baseline_of_nothing_that_was_measured_fails(result: dict[str, Any]) -> None:
+    other = renamed(result, "other")
+    assert failures(other) == set()
+    missing = {(OURS, "missing"), ("result", "baseline")}
+    assert failures(other, baseline=result) == missing
+    del (stock := copy.deepcopy(result))["summary"]["cells"][OURS]
+    assert failures(other, baseline=stock) == {("result", "baseline")}
+
+
 def test_the_heap_of_a_load_may_grow_and_shrink(result: dict[str, Any]) -> None:
     before = changed(result, lambda c: c["per_update"].update(minor_faults=once(14)))
     for faults, found in ((900, set()), (1100, {(OURS, "faults")})):
