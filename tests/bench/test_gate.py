@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,10 +170,22 @@ def test_more_mapping_calls_than_the_baseline_fail(result: dict[str, Any]) -> No
     assert failures(after, baseline=before) == {(OURS, "calls")}
 
 
+def with_ratio(
+    result: dict[str, Any], ratio: float, rounds: int, **requests: int
+) -> dict[str, Any]:
+    """A copy with this update/steady p99.9 in each round, of so many requests in all."""
+
+    def change(cell: dict[str, Any]) -> None:
+        cell["rounds"] = rounds
+        cell["ratios"]["steady"]["p99.9"] = {**once(ratio), "rounds": rounds}
+        for window, count in {"update": 10**6, "steady": 10**6, **requests}.items():
+            cell["windows"][window]["count"] = count
+
+    return changed(result, change)
+
+
 def test_times_fail_only_with_a_ratio_and_enough_rounds(result: dict[str, Any]) -> None:
-    slow = changed(
-        result, lambda c: c["ratios"]["steady"].update({"p99.9": {**once(9.0), "rounds": 3}})
-    )
+    slow = with_ratio(result, 9.0, rounds=3)
     assert failures(slow) == set()
     assert failures(slow, max_ratio=10.0) == set()
     assert failures(slow, max_ratio=5.0) == {(OURS, "time")}
@@ -180,11 +193,47 @@ def test_times_fail_only_with_a_ratio_and_enough_rounds(result: dict[str, Any]) 
     assert failures(slow, max_ratio=10.0, rounds=4) == {(OURS, "time")}
 
 
+@pytest.mark.parametrize("window", ["update", "steady"])
+def test_a_percentile_that_is_the_maximum_is_not_judged(
+    result: dict[str, Any], window: str
+) -> None:
+    # GIVEN 1,000 requests in each of three rounds, or one fewer in one of them
+    for count, fails in ((3000, set()), (2999, {(OURS, "time")})):
+        found = with_ratio(result, 1.0, rounds=3, **{window: count})
+        assert failures(found) == set()
+        assert failures(found, max_ratio=2.0) == fails
+    (text,) = (f.text for f in findings(found, max_ratio=2.0) if f.what == "time" and f.fails)
+    assert f"999 requests a round in {window}" in text
+
+
+def test_the_commands_of_the_docs_for_latency_measure_what_the_gate_asks_for() -> None:
+    # GIVEN the last command of ci/release.sh before the gate with a ratio
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ci.md").read_text()
+    page = re.sub(r" \\\n +", " ", page)
+    lines = [line.partition("  #")[0].strip() for line in page.splitlines()]
+    (judge,) = (n for n, line in enumerate(lines) if "--max-ratio" in line and "bench gate" in line)
+    measure = next(line for line in reversed(lines[:judge]) if line.startswith("ci/release.sh"))
+    script = (Path(__file__).resolve().parents[2] / "ci" / "release.sh").read_text()
+    (own,) = re.findall(r"tf_model_pool bench (--quick .*?) \\\n", script)
+    # WHEN
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    extra = measure.partition(" -- ")[2]
+    asked = command._options(parser.parse_args([*own.split(), *extra.split()]))
+    # THEN rounds are enough, none is cut short, and a machine that is not quiet is noticed
+    gated = parser.parse_args(lines[judge].partition("tf_model_pool bench ")[2].split())
+    assert asked.rounds >= gated.rounds
+    assert asked.budget_s is None
+    assert asked.limits == machine.Limits()
+
+
 def test_the_stock_wheels_own_memory_and_times_are_not_ours_to_fail_on(
     result: dict[str, Any],
 ) -> None:
-    found = copy.deepcopy(result)
+    found = with_ratio(result, 2.0, rounds=2)
     found["summary"]["cells"][STOCK]["drift"] = drift(0.5)
+    assert failures(found, max_ratio=1000.0, rounds=2) == set()
+    found["summary"]["cells"][STOCK]["ratios"]["steady"]["p99.9"] = once(2000.0)
     assert failures(found, max_ratio=1000.0, rounds=2) == set()
 
 

@@ -147,11 +147,17 @@ def _check_cell(cell: Cell, group: Group, earlier: Cell | None, limits: Limits) 
     ratio = summary.ratios["steady"]["p99.9"]
     if ratio is not None:
         text = f"update/steady p99.9 = {ratio.median:.2f} in {ratio.rounds} rounds"
+        short = [name for name in ("update", "steady") if not summary.supports(name, "p99.9")]
+        if short:
+            text += f"; near the maximum: {summary.requests_per_round(short[0])} requests a round "
+            text += f"in {short[0]}"
         if limits.max_ratio is None or not ours:
             add("time", text, False)
         elif ratio.rounds < limits.rounds:
             text += f": {limits.rounds} valid rounds are needed to judge (--rounds)"
             add("time", text, True)
+        elif short:
+            add("time", f"{text}, and 1,000 are needed to judge (--cycles, --rate)", True)
         else:
             text += f" (limit {limits.max_ratio:.2f})"
             add("time", text, ratio.median > limits.max_ratio)

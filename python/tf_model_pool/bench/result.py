@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tf_model_pool.bench.analysis import PERCENTILES
+from tf_model_pool.bench.analysis import PERCENTILES, supported
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.records import check_schema, read_json
 
@@ -205,6 +205,14 @@ class Summary:
     drift: Drift | None
     pools_active: bool
     around: Series | None
+
+    def requests_per_round(self, window: str) -> int:
+        """How many requests a window has in a round, on average."""
+        return self.windows[window].count // max(self.rounds, 1)
+
+    def supports(self, window: str, name: str) -> bool:
+        """Whether a round's window has enough requests to tell a percentile from its maximum."""
+        return supported(name, self.requests_per_round(window))
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Summary:
