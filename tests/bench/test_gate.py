@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 
 from support.bench_runs import Bench
 from tf_model_pool.bench import command, gate, machine
+from tf_model_pool.bench.config import Timing
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.result import Result
+from tf_model_pool.bench.run import summarise
 
 OURS = "made-up/repeated/patched"
 STOCK = "made-up/repeated/stock"
@@ -150,16 +153,55 @@ def test_the_heap_of_a_load_may_grow_and_shrink(result: dict[str, Any]) -> None:
         assert failures(after, baseline=before) == found
 
 
+def mapping(result: dict[str, Any], *mappings: int) -> dict[str, Any]:
+    """A copy whose updates of our configuration made so many new mappings, in turn."""
+    found = copy.deepcopy(result)
+    turn = itertools.cycle(mappings)
+    for run in found["runs"]:
+        if run["cell"] == OURS:
+            for update in run["analysis"]["updates"]:
+                update["pool_mappings_delta"] = 0 if update["settling"] else next(turn)
+    found["summary"] = summarise(found)
+    return found
+
+
+def test_new_mappings_in_one_update_of_three_fail(result: dict[str, Any]) -> None:
+    assert failures(mapping(result, 0, 0, 0)) == set()
+    assert failures(mapping(result, 0, 5, 0)) == {(OURS, "mappings")}
+    assert failures(mapping(result, 0, 1, 0)) == {(OURS, "mappings")}
+
+
+def test_a_larger_version_may_map_once_more(result: dict[str, Any]) -> None:
+    # GIVEN two versions in turn, and memory on standby that the larger one left, cut to the smaller
+    sizes = {"median": 2e8, "min": 1e8, "max": 3e8, "rounds": 8}
+    for mappings, found in ((1, set()), (2, {(OURS, "mappings")})):
+        turns = mapping(result, 0, mappings)
+        turns["summary"]["cells"][OURS]["per_update"]["pool_bytes"] = sizes
+        assert failures(turns) == found
+
+
+def test_the_first_update_maps_and_is_not_judged(tmp_path: Path, bench: Bench) -> None:
+    timing = Timing(update=1.0, cycles=4, settle=0)
+    found = bench(tmp_path, ("patched",), rounds=1, timing=timing).result
+    found["runs"][0]["analysis"]["updates"][0]["pool_mappings_delta"] = 1
+    found["summary"] = summarise(found)
+    assert failures(found) == set()
+
+
+def test_mappings_that_were_not_counted_fail(result: dict[str, Any]) -> None:
+    found = changed(result, lambda c: c["per_update"].update(pool_mappings_delta=None))
+    assert failures(found) == {(OURS, "mappings")}
+
+
 def test_two_models_updated_at_once_may_map_one_range_anew(result: dict[str, Any]) -> None:
-    for mappings, found in ((1, False), (2, True)):
-        both = copy.deepcopy(result)
-        cells = both["summary"]["cells"]
-        cells[OURS]["per_update"].update(pool_mappings_delta=once(mappings))
+    for mappings, fails in ((1, False), (2, True)):
+        both = mapping(result, 0, mappings, 0)
         both["summary"]["cells"] = {
-            cell.replace("/repeated/", "/two-at-once/"): summary for cell, summary in cells.items()
+            cell.replace("/repeated/", "/two-at-once/"): summary
+            for cell, summary in both["summary"]["cells"].items()
         }
         cell = OURS.replace("/repeated/", "/two-at-once/")
-        assert ((cell, "mappings") in failures(both)) is found
+        assert ((cell, "mappings") in failures(both)) is fails
 
 
 def test_more_mapping_calls_than_the_baseline_fail(result: dict[str, Any]) -> None:
@@ -191,6 +233,27 @@ def test_times_fail_only_with_a_ratio_and_enough_rounds(result: dict[str, Any]) 
     assert failures(slow, max_ratio=5.0) == {(OURS, "time")}
     # Too few rounds to judge by are not a pass.
     assert failures(slow, max_ratio=10.0, rounds=4) == {(OURS, "time")}
+
+
+def test_a_server_in_python_is_not_compared_with_the_native_one(result: dict[str, Any]) -> None:
+    # GIVEN a patched server in Python with more faults than the stock wheel's native one
+    found = changed(result, lambda c: c["per_update"].update(minor_faults=once(50_000)))
+    found["configurations"]["patched"]["python"] = "load"
+    assert failures(found) == set()
+    # THEN the released wheel's is its measure, whatever its way of loading
+    found["configurations"]["stock-threads"].update(
+        python="eager", server=found["configurations"]["patched"]["server"]
+    )
+    (text,) = (f.text for f in findings(found) if (f.cell, f.what) == (OURS, "faults"))
+    assert "stock-threads has" in text
+    assert failures(found) == {(OURS, "faults")}
+
+
+def test_a_result_of_before_there_were_servers_in_python_is_read(result: dict[str, Any]) -> None:
+    found = copy.deepcopy(result)
+    for configuration in found["configurations"].values():
+        del configuration["python"], configuration["client"]
+    assert failures(found, baseline=found) == set()
 
 
 @pytest.mark.parametrize("window", ["update", "steady"])
@@ -305,7 +368,9 @@ def test_wrong_answers_count_in_a_disturbed_run_too(
     # THEN it is as a valid one in the other round
     assert [r["valid"] for r in found["runs"]] == [False, True]
     assert found["summary"]["cells"][OURS]["rounds"] == 1
-    assert (OURS, "answers") in failures(found)
+    assert failures(found) == {(OURS, "answers"), (OURS, "failed")}
+    (text,) = (f.text for f in findings(found) if f.what == "failed")
+    assert text.endswith(" wrong answers")
 
 
 def test_a_disturbed_run_that_was_done_again_passes(result: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 
 from support import fake_driver
 from support.bench_runs import Bench
-from tf_model_pool.bench import machine, run
+from tf_model_pool.bench import command, machine, run
 from tf_model_pool.bench.config import Timeline, Timing
-from tf_model_pool.bench.errors import ResultError
+from tf_model_pool.bench.errors import BenchError, ResultError
 from tf_model_pool.bench.machine import CpuTimes
 from tf_model_pool.bench.result import read_value
 
@@ -172,6 +173,17 @@ def test_strace_tables_are_read() -> None:
 100.00    0.001500                   600         3 total
 """
     assert run.parse_strace(table) == {"mmap": 500, "madvise": 100}
+
+
+def test_strace_is_looked_for_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN environments and a malloc that are there, and no strace
+    monkeypatch.setattr(command, "_environments", lambda *_: ({}, Path("driver")))
+    monkeypatch.setenv("PATH", "/nowhere")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args(["--quick", "--dry-run"])) == 0
+    with pytest.raises(BenchError, match="--count-calls needs strace; install it: apt-get"):
+        command.run(parser.parse_args(["--quick", "--dry-run", "--count-calls"]))
 
 
 def test_a_budget_makes_fewer_cycles_where_updates_are_long(tmp_path: Path, bench: Bench) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 from tf_model_pool.bench.analysis import DRIFT_UPDATES
 from tf_model_pool.bench.config import SCENARIOS
 from tf_model_pool.bench.errors import ResultError
-from tf_model_pool.bench.result import Cell, Group, Result, median
+from tf_model_pool.bench.result import Cell, Configuration, Group, Result, Summary, median
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Limits:
         faults_slack: on top of that. The heap that a load uses for graphs grows and shrinks by a
             few MB, in some updates and not in others; weights that are faulted in again are more.
         max_faults: the same as a number; None = not checked.
-        mappings: new mappings of the pools per update, once they have settled; one more for each
-            further model that is updated at the same moment.
+        mappings: new mappings of the pools in any update, once they have settled; one more for each
+            further model that is updated at the same moment, and one if versions differ in size.
         calls_factor: mapping system calls per update against the baseline, if counted.
         rss_drift: growth of RSS over the updates of a run, as a share.
         max_ratio: of update p99.9 / steady p99.9; None = times never fail.
@@ -49,19 +49,26 @@ class Finding:
     fails: bool
 
 
+def _kind(configuration: Configuration) -> tuple[object, ...]:
+    """What configurations whose faults are compared have in common."""
+    client = configuration.client if configuration.python else None
+    return (
+        configuration.malloc,
+        configuration.allocator,
+        configuration.warmup,
+        configuration.server,
+        bool(configuration.python),
+        client,
+    )
+
+
 def _stock_faults(cell: Cell, group: Group) -> tuple[str, float] | None:
-    """Of the configuration with the same allocator and glibc on the stock wheel."""
-    mine = cell.configuration
+    """Of the configuration of the same kind on the stock wheel."""
     for other, summary in group.alive:
-        found = other.configuration
-        same = (found.malloc, found.allocator, found.warmup, found.server) == (
-            mine.malloc,
-            mine.allocator,
-            mine.warmup,
-            mine.server,
-        )
-        if not found.patched and same and summary.per_update.minor_faults is not None:
-            return other.key, summary.per_update.minor_faults.median
+        same = _kind(other.configuration) == _kind(cell.configuration)
+        faults = median(summary.per_update.minor_faults)
+        if not other.configuration.patched and same and faults is not None:
+            return other.key, faults
     return None
 
 
@@ -70,6 +77,23 @@ def _earlier_faults(earlier: Cell | None) -> tuple[str, float] | None:
         return None
     faults = median(earlier.summary.per_update.minor_faults)
     return None if faults is None else ("the baseline", faults)
+
+
+def _mappings(cell: Cell, summary: Summary, limits: Limits) -> tuple[str, bool]:
+    """What a cell with pools says of new mappings, and whether they are too many."""
+    mappings, size = summary.per_update.pool_mappings_delta, summary.per_update.pool_bytes
+    if mappings is None:
+        return "the driver did not count new pool mappings", True
+    if summary.first_update is None:
+        return "not judged: the first update was measured, which maps (--settle-updates)", False
+    # The standby memory is one range: of models updated at once, the first to load has it.
+    bound = limits.mappings + SCENARIOS[cell.scenario].updated - 1
+    if size is not None and size.lowest < size.highest:
+        # A version that is larger than what serves has to map more, each time: standby memory is
+        # cut to the largest version alive.
+        bound += 1
+    text = f"up to {mappings.highest:g} new pool mappings in an update (limit {bound:g})"
+    return text, mappings.highest > bound
 
 
 def _check_cell(cell: Cell, group: Group, earlier: Cell | None, limits: Limits) -> list[Finding]:
@@ -114,13 +138,8 @@ def _check_cell(cell: Cell, group: Group, earlier: Cell | None, limits: Limits) 
     if faults is not None and limits.max_faults is not None and ours:
         add("faults", f"{faults:.0f} (limit {limits.max_faults:.0f})", faults > limits.max_faults)
 
-    mappings = median(summary.per_update.pool_mappings_delta)
-    # A larger version has to map more, once.
-    if ours and mappings is not None and cell.scenario != "larger":
-        # The standby memory is one range: of models updated at once, the first to load has it.
-        bound = limits.mappings + SCENARIOS[cell.scenario].updated - 1
-        text = f"{mappings:g} new pool mappings per update (limit {bound:g})"
-        add("mappings", text, mappings > bound)
+    if ours:
+        add("mappings", *_mappings(cell, summary, limits))
 
     if cell.calls is not None:
         total = sum(cell.calls.values())

@@ -250,6 +250,8 @@ class Configuration:
     malloc_library: str | None
     warmup: bool
     server: Mapping[str, Any]
+    python: str
+    client: str
     environment: Mapping[str, str]
     effective_environment: Mapping[str, str]
 
@@ -373,7 +375,8 @@ class Result:
     @classmethod
     def _parse(cls, value: Mapping[str, Any]) -> Result:
         configurations = {
-            name: _fields(Configuration, {"name": name, **found})
+            # Results of 0.1.0 have no servers in Python, and do not say so.
+            name: _fields(Configuration, {"name": name, "python": "", "client": "", **found})
             for name, found in value["configurations"].items()
         }
         valid: dict[str, list[Run]] = {}

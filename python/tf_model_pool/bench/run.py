@@ -598,11 +598,14 @@ class Orchestrator:
         )
         failed = failures(ran.result, timeline)
         reasons = [*failed, *disturbed, *unusable(found)]
+        # They take nothing from what was measured, so a run that has some may be valid.
+        wrong = found["answers"]["wrong"]
+        if reasons and wrong:
+            reasons.append(f"{wrong} wrong answers")
         return {
             **run,
             "valid": not reasons,
-            # Wrong answers take nothing from what was measured, so such a run may be valid too.
-            "failed": bool(failed) or found["answers"]["wrong"] > 0,
+            "failed": bool(failed) or wrong > 0,
             "reasons": reasons,
             "disturbance": seen,
             "analysis": found,
@@ -613,9 +616,7 @@ class Orchestrator:
 
         Never a timed run: strace stops the process at each of these calls.
         """
-        strace = shutil.which("strace")
-        if strace is None:
-            raise BenchError("--count-calls needs strace; install it: apt-get install strace")
+        strace = find_strace()
         self._progress.plan(len(self._options.cells) * 20)
         for cell in self._options.cells:
             self._progress.doing(f"count calls {cell.key}")
@@ -671,6 +672,14 @@ class Orchestrator:
 
 
 CALLS = ("mmap", "munmap", "mremap", "brk", "madvise", "mprotect")
+
+
+def find_strace() -> str:
+    """The program that counts calls. Raises `BenchError`."""
+    found = shutil.which("strace")
+    if found is None:
+        raise BenchError("--count-calls needs strace; install it: apt-get install strace")
+    return found
 
 
 def parse_strace(text: str) -> dict[str, int]:
