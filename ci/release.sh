@@ -216,6 +216,7 @@ make_environments() {
 
 run_tests() {
   say "isolation suite of $VERSION for $TAG"
+  : >"$OUTPUT/junit.xml" # if it stays empty, the tests ended before they were counted
   # The tests import the package of the wheel, never the checkout's. Those of the library that is
   # preloaded need the distribution for an untouched TensorFlow, which ./build.sh test makes.
   env -u PYTHONPATH PATCHED_WHEEL="$WHEEL" TF_MODEL_POOL_STOCK_PYTHON="$PWD/$ENVS/stock/bin/python" \
@@ -259,6 +260,7 @@ run_driver() {
   printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec qemu-%s -L /usr/%s-linux-gnu %s "%s" "$@"\n' \
     "$ARCH" "$ARCH" "$*" "$directory/tf_model_pool/bin/swap_driver" >"$program"
   chmod +x "$program"
+  : >"$OUTPUT/junit-$name.xml"
   PYTHONPATH=python TF_MODEL_POOL_DRIVER=$(realpath "$program") "$ENVS/models/bin/python" -m pytest \
     --junitxml="$OUTPUT/junit-$name.xml" --junit-prefix="$name" -q -p no:cacheprovider -k installed \
     tests/bench/test_driver.py >&2
@@ -305,6 +307,7 @@ make_cross_environments() {
 run_cross_tests() {
   local python directory status=0 checks=${SELECTION:-isolation}
   say "libraries of $VERSION for $TAG on $ARCH"
+  : >"$OUTPUT/junit.xml" # as in run_tests
   PYTHONPATH=python PATCHED_WHEEL="$WHEEL" "$TOOLS/bin/python" -m pytest \
     --junitxml="$OUTPUT/junit.xml" -q -p no:cacheprovider -k "$READABLE" \
     tests/wheel/test_released_wheel.py >&2 || status=1
@@ -323,6 +326,7 @@ run_cross_tests() {
   fi
   say "$checks for $ARCH under qemu"
   python=$PWD/$ENVS/models/bin/python
+  : >"$OUTPUT/junit-python.xml"
   env -u PYTHONPATH TF_MODEL_POOL_PATCHED_PYTHON="$PWD/$ENVS/python" \
     TF_MODEL_POOL_STOCK_PYTHON="$python" "$python" -m pytest --junitxml="$OUTPUT/junit-python.xml" \
     -q -p no:cacheprovider -k "($checks) and onednn and not preload and not Released" \
@@ -334,14 +338,17 @@ run_cross_tests() {
 # Short, and gated on counts alone, so that a busy machine does not invalidate it; at half the usual
 # load, so that such a machine still answers every request.
 run_bench() {
-  local model arguments=()
+  local model arguments=() status=0
   say "benchmark and gate of $VERSION for $TAG"
+  : >"$OUTPUT/gate.txt" # if it stays empty, the benchmark ended before its gate
   for model in "${MODELS[@]}"; do arguments+=(--model "$(realpath "$model")/"); done
   tool tf_model_pool bench --quick --rounds 1 --cpu-target 0.2 --max-steal 1 --max-foreign-cpu 1 \
     --stock-python "$ENVS/stock/bin/python" --patched-python "$ENVS/env/bin/python" \
     --cache "$ENVS/models" --output "$OUTPUT/bench" "${arguments[@]}" "${BENCH_ARGUMENTS[@]}" >&2 \
-    || return 1
-  tool tf_model_pool bench gate "$OUTPUT/bench/result.json" | tee "$OUTPUT/gate.txt" >&2
+    || status=1
+  # Also of a benchmark that failed: the gate says which run did, and why.
+  tool tf_model_pool bench gate "$OUTPUT/bench/result.json" | tee "$OUTPUT/gate.txt" >&2 || status=1
+  return "$status"
 }
 
 main() {

@@ -88,7 +88,7 @@ def run_bench(
     }
     settings: dict[str, Any] = {
         "rounds": 2,
-        "timing": Timing(update=1.0, cycles=3),
+        "timing": Timing(update=1.0, cycles=4),
         "limits": machine.Limits(steal=1.0, foreign=1.0),
         **options,
     }

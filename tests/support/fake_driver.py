@@ -6,6 +6,7 @@
 Latencies are those of a server with `steady_ms`, plus what the environment asks for:
 FAKE_UPDATE_MS (added to requests due during an update), FAKE_UPDATE_SECONDS, FAKE_FAIL (exit
 status), FAKE_STEP_BYTES (RSS left behind by each update), FAKE_WRONG (share of wrong answers).
+FAKE_FAIL and FAKE_WRONG hold for all runs, or for those whose directory has FAKE_IN in its name.
 It returns at once: times are made up, not waited for.
 """
 
@@ -207,10 +208,14 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    if "FAKE_FAIL" in os.environ:
+    environment = dict(os.environ)
+    if environment.get("FAKE_IN", "") not in args.config.parent.name:
+        environment.pop("FAKE_FAIL", None)
+        environment.pop("FAKE_WRONG", None)
+    if "FAKE_FAIL" in environment:
         print("something went wrong in the driver", file=sys.stderr)
-        return int(os.environ["FAKE_FAIL"])
-    found, made = make(json.loads(args.config.read_text()), os.environ)
+        return int(environment["FAKE_FAIL"])
+    found, made = make(json.loads(args.config.read_text()), environment)
     args.output.mkdir(parents=True)
     found.tofile(args.output / "requests.bin")
     (args.output / "result.json").write_text(json.dumps(made, default=float))

@@ -110,11 +110,13 @@ class Machine:
         self.python = FakePython(root / "state", ANSWERS)
         (self.user / WHEEL).write_text("")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """From the user's directory, with a wheel that is there, and without tests."""
+    def start(self, *arguments: str, tests: bool = False) -> subprocess.Popen[str]:
+        """From the user's directory, with a wheel that is there."""
         self.python.asked()
         program = str(self.python.program)
-        options = ["--python", program, "--wheel", WHEEL, "--skip-tests", *arguments]
+        options = ["--python", program, "--wheel", WHEEL, *arguments]
+        if not tests:
+            options.append("--skip-tests")
         return subprocess.Popen(
             [str(self.checkout / "ci/release.sh"), *options, "2.20.0"],
             env={**os.environ, "TOOLS_PYTHON": program},
@@ -124,8 +126,8 @@ class Machine:
             text=True,
         )
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        started = self.start(*arguments)
+    def run(self, *arguments: str, tests: bool = False) -> subprocess.CompletedProcess[str]:
+        started = self.start(*arguments, tests=tests)
         out, error = started.communicate()
         return subprocess.CompletedProcess(started.args, started.returncode, out, error)
 
@@ -196,3 +198,31 @@ def test_it_waits_for_a_build_in_the_same_checkout(machine: Machine) -> None:
         assert not any("-m venv" in line for line in machine.python.asked())
     _, rest = waiting.communicate(timeout=60)
     assert waiting.returncode == 0, rest
+
+
+@pytest.mark.parametrize(
+    ("bench", "gate", "said", "status"),
+    [
+        (0, 0, "passed", 0),
+        (0, 1, "1 failed", 1),
+        (2, 1, "1 failed", 1),  # no run was valid: the gate says why
+        (2, 0, "passed", 1),
+        (2, 2, "", 1),  # there is no result
+    ],
+)
+def test_a_benchmark_leaves_its_gate_s_findings_or_that_there_are_none(
+    machine: Machine, bench: int, gate: int, said: str, status: int
+) -> None:
+    # GIVEN a benchmark and a gate that end like this
+    machine.python.answer('"-m tf_model_pool bench --quick "*', f"exit {bench}")
+    machine.python.answer('"-m tf_model_pool bench gate "*', f"printf '{said}'; exit {gate}")
+    assert machine.run("--output", "results").returncode == status
+    assert (machine.user / "results/gate.txt").read_text() == said
+
+
+def test_tests_that_end_before_they_are_counted_leave_an_empty_file(machine: Machine) -> None:
+    # GIVEN a pytest that ends without having written a thing
+    machine.python.answer('"-m pytest "*', "exit 139")
+    done = machine.run("--skip-bench", "--output", "results", tests=True)
+    assert done.returncode == 1
+    assert (machine.user / "results/junit.xml").read_text() == ""

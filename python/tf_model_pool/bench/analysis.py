@@ -32,6 +32,8 @@ PERCENTILES: Mapping[str, float] = {
 WINDOWS = ("steady", "update", *CONTROLS)
 #: What an update leaves to do (a queue to work off) is not yet steady.
 GUARD_S = 0.5
+#: Updates of a run without which nothing is said of its drift: two in each half.
+DRIFT_UPDATES = 4
 #: Relative to the sum of magnitudes: float32 sums in another order, on other kernels.
 ANSWER_TOLERANCE = 1e-4
 
@@ -272,13 +274,13 @@ def _phase_seconds(result: Mapping[str, Any], measure_from_ns: float) -> dict[st
 
 
 def drift(updates: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """How memory and faults move over many updates; None for fewer than four.
+    """How memory and faults move over many updates; None for fewer than `DRIFT_UPDATES`.
 
     `rss_share` is the change of RSS after an update from the first to the last, along a line
     through the medians of both halves (Theil-Sen would be no better for a step), as a share.
     """
     after = [float(u["rss_after"]) for u in updates if u.get("rss_after")]
-    if len(after) < 4:
+    if len(after) < DRIFT_UPDATES:
         return None
     half = len(after) // 2
     first, last = statistics.median(after[:half]), statistics.median(after[-half:])
@@ -439,11 +441,15 @@ def _sum_attribution(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(
+    runs: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """One configuration and scenario over its valid rounds.
 
     Args:
         runs: `analysis` objects of runs.
+        others: of runs that are not valid: their answers and errors count all the same, and
+            whether they had pools.
     """
     if not runs:
         return {"rounds": 0}
@@ -459,7 +465,8 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         out["rss_after"] = spread(u.get("rss_after") for u in updates)
         return out
 
-    answers = _sum_attribution([run["answers"] for run in runs])
+    everything = [*runs, *others]
+    answers = _sum_attribution([run["answers"] for run in everything])
     return {
         "rounds": len(runs),
         "windows": {
@@ -479,7 +486,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "slow": {name: _sum_attribution([run["slow"][name] for run in runs]) for name in WINDOWS},
         "slow_threshold_ms": spread(run["slow_threshold_ms"] for run in runs),
         "answers": answers,
-        "errors": sorted({error for run in runs for error in run["errors"]}),
+        "errors": sorted({error for run in everything for error in run["errors"]}),
         "phase_seconds": {
             phase: statistics.median(
                 run["phase_seconds"][phase] for run in runs if phase in run["phase_seconds"]
@@ -494,7 +501,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             key=lambda d: float(d["rss_share"]),
             default=None,
         ),
-        "pools_active": all(run["pools_active"] for run in runs),
+        "pools_active": all(run["pools_active"] for run in everything),
     }
 
 

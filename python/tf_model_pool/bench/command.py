@@ -311,7 +311,7 @@ def _options(args: argparse.Namespace) -> Options:
         pin=not args.no_pin,
         limits=machine.Limits(steal=args.max_steal, foreign=args.max_foreign_cpu),
         count_calls=args.count_calls,
-        # With making the model and calibrating, five minutes in all.
+        # With making the model and calibrating, five minutes in all, unless updates are long.
         budget_s=200.0 if args.preset == "quick" and args.cycles is None else None,
     )
 
@@ -394,11 +394,13 @@ def _run(args: argparse.Namespace) -> int:
     from tf_model_pool.bench import report, tables
     from tf_model_pool.bench.models import UserModel
     from tf_model_pool.bench.result import Result
-    from tf_model_pool.bench.run import Orchestrator, Progress
+    from tf_model_pool.bench.run import Orchestrator, Progress, find_strace
 
     options = _options(args)
     named = [("--model", w.directory) for w in options.what.values() if isinstance(w, UserModel)]
     found, driver = _environments(args, [c.configuration for c in options.cells], named)
+    if options.count_calls:
+        find_strace()
     if args.dry_run:
         for cell in options.cells:
             print(f"{options.rounds} x {cell.key}")

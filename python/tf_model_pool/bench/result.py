@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tf_model_pool.bench.analysis import PERCENTILES
+from tf_model_pool.bench.analysis import PERCENTILES, supported
 from tf_model_pool.bench.errors import ResultError
 from tf_model_pool.bench.records import check_schema, read_json
 
@@ -159,11 +159,22 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refused:
-    """A run that does not count, and why."""
+    """A run that does not count, and why.
+
+    Attributes:
+        failed: the server, an update or an answer did, so that no quiet machine excuses it.
+    """
 
     cell: str
     round: int
+    failed: bool
     reasons: Sequence[str]
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Refused:
+        # Results of 0.1.0 do not say it; of a server that ended there is nothing to analyse.
+        failed = value.get("failed", value["analysis"] is None)
+        return cls(value["cell"], value["round"], failed, value["reasons"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -171,6 +182,7 @@ class Summary:
     """The valid rounds of a cell together.
 
     Attributes:
+        answers: also of runs that are not valid, as `errors` and `pools_active`.
         windows: "steady", "update", "control" (both burners), each burner, and a neighbour's.
         ratios: "steady" and "control": the update's percentile as a multiple of theirs.
         lost: of slow requests during updates; `lost_by_phase` the same by phase.
@@ -193,6 +205,14 @@ class Summary:
     drift: Drift | None
     pools_active: bool
     around: Series | None
+
+    def requests_per_round(self, window: str) -> int:
+        """How many requests a window has in a round, on average."""
+        return self.windows[window].count // max(self.rounds, 1)
+
+    def supports(self, window: str, name: str) -> bool:
+        """Whether a round's window has enough requests to tell a percentile from its maximum."""
+        return supported(name, self.requests_per_round(window))
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Summary:
@@ -230,6 +250,8 @@ class Configuration:
     malloc_library: str | None
     warmup: bool
     server: Mapping[str, Any]
+    python: str
+    client: str
     environment: Mapping[str, str]
     effective_environment: Mapping[str, str]
 
@@ -353,7 +375,8 @@ class Result:
     @classmethod
     def _parse(cls, value: Mapping[str, Any]) -> Result:
         configurations = {
-            name: _fields(Configuration, {"name": name, **found})
+            # Results of 0.1.0 have no servers in Python, and do not say so.
+            name: _fields(Configuration, {"name": name, "python": "", "client": "", **found})
             for name, found in value["configurations"].items()
         }
         valid: dict[str, list[Run]] = {}
@@ -397,11 +420,7 @@ class Result:
                 )
                 for key, found in cells.items()
             ],
-            refused=[
-                Refused(run["cell"], run["round"], run["reasons"])
-                for run in value["runs"]
-                if not run["valid"]
-            ],
+            refused=[Refused.parse(run) for run in value["runs"] if not run["valid"]],
             run_count=len(value["runs"]),
         )
 

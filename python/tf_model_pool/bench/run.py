@@ -32,7 +32,6 @@ from tf_model_pool.bench.config import (
     PYTHON_WAYS,
     SCENARIOS,
     Configuration,
-    Scenario,
     Timeline,
     Timing,
     driver_config,
@@ -73,9 +72,10 @@ class Options:
     Attributes:
         cells: in the order of a round.
         rate: requests per second; None = calibrated to `cpu_target` of the server's CPUs.
-        retries: how often a disturbed run is done again.
+        retries: how often a disturbed run is done again; one in which the server failed is not.
         timing: seconds; its `update` is replaced by the calibrated one.
-        budget_s: seconds that all rounds together may take: fewer cycles if updates are long.
+        budget_s: seconds that all rounds together are to take: fewer cycles if updates are long,
+            down to what the gate needs.
         count_calls: run once more per cell under strace and count mapping calls per update.
     """
 
@@ -500,12 +500,12 @@ class Orchestrator:
         return Configuration("calibration", self._any_wheel().name)
 
     def _within_budget(self, key: tuple[str, str], timing: Timing) -> Timing:
-        """`timing` with as many cycles as there is time for, one at least."""
+        """`timing` with as many cycles as there is time for, but enough to judge drift by."""
         options = self._options
         if options.budget_s is None:
             return timing
         share = options.budget_s / (len(options.cells) * options.rounds)
-        while timing.cycles > 1:
+        while timing.cycles > analysis.DRIFT_UPDATES:
             names = [model.name for model in self._models[key]]
             made = make_timeline(SCENARIOS[key[1]], names, timing, 1, 0)
             if made.duration_s + _start_and_end(timing) <= share:
@@ -543,7 +543,10 @@ class Orchestrator:
                     self._progress.reach(done)
                     if run["valid"]:
                         break
-                    self._progress.note(f"{cell.key}: invalid: {'; '.join(run['reasons'])}")
+                    how = "failed" if run["failed"] else "invalid"
+                    self._progress.note(f"{cell.key}: {how}: {'; '.join(run['reasons'])}")
+                    if run["failed"]:
+                        break  # that it works at another time excuses nothing
                     if attempt < options.retries:
                         self._progress.add(costs[cell.key])
 
@@ -574,8 +577,16 @@ class Orchestrator:
                 cell, timeline, plan["rate"], directory, seed, timeline.measure_from_s
             )
         except BenchError as error:
-            return {**run, "valid": False, "reasons": [str(error)], "analysis": None}
-        seen, reasons = machine.disturbance(ran.before, ran.after, ran.cpu_seconds, options.limits)
+            return {
+                **run,
+                "valid": False,
+                "failed": True,
+                "reasons": [str(error)],
+                "analysis": None,
+            }
+        seen, disturbed = machine.disturbance(
+            ran.before, ran.after, ran.cpu_seconds, options.limits
+        )
         found = analysis.analyse_run(
             ran.requests,
             ran.result,
@@ -585,10 +596,16 @@ class Orchestrator:
             slow_ms=options.slow_ms,
             interval_s=options.interval_s,
         )
-        reasons += unusable(found, ran.result, timeline, SCENARIOS[cell.scenario])
+        failed = failures(ran.result, timeline)
+        reasons = [*failed, *disturbed, *unusable(found)]
+        # They take nothing from what was measured, so a run that has some may be valid.
+        wrong = found["answers"]["wrong"]
+        if reasons and wrong:
+            reasons.append(f"{wrong} wrong answers")
         return {
             **run,
             "valid": not reasons,
+            "failed": bool(failed) or wrong > 0,
             "reasons": reasons,
             "disturbance": seen,
             "analysis": found,
@@ -599,9 +616,7 @@ class Orchestrator:
 
         Never a timed run: strace stops the process at each of these calls.
         """
-        strace = shutil.which("strace")
-        if strace is None:
-            raise BenchError("--count-calls needs strace; install it: apt-get install strace")
+        strace = find_strace()
         self._progress.plan(len(self._options.cells) * 20)
         for cell in self._options.cells:
             self._progress.doing(f"count calls {cell.key}")
@@ -659,6 +674,14 @@ class Orchestrator:
 CALLS = ("mmap", "munmap", "mremap", "brk", "madvise", "mprotect")
 
 
+def find_strace() -> str:
+    """The program that counts calls. Raises `BenchError`."""
+    found = shutil.which("strace")
+    if found is None:
+        raise BenchError("--count-calls needs strace; install it: apt-get install strace")
+    return found
+
+
 def parse_strace(text: str) -> dict[str, int]:
     """Calls per name of `strace -c`'s table."""
     found = {}
@@ -669,24 +692,27 @@ def parse_strace(text: str) -> dict[str, int]:
     return found
 
 
-def unusable(
-    found: dict[str, Any], result: dict[str, Any], timeline: Timeline, scenario: Scenario
-) -> list[str]:
-    """Why a run cannot be compared, apart from disturbance of the machine (empty = it can)."""
+def failures(result: dict[str, Any], timeline: Timeline) -> list[str]:
+    """What the server or a burner did not do, however busy the machine was (empty = nothing)."""
     reasons = []
     planned = sum(len(e["models"]) for e in timeline.entries if e["action"] == "update")
     if len(result["updates"]) < planned:
         reasons.append(
             f"{len(result['updates'])} of {planned} updates ended; {result['errors'][:3]}"
         )
-    for window in ("steady", "update"):
-        if not found["windows"][window]["count"]:
-            reasons.append(f"no request was due in the window {window!r}")
     expected = sum(e["action"] in records.CONTROLS for e in timeline.entries)
     if len(result["burns"]) < expected:
         reasons.append(f"{len(result['burns'])} of {expected} controls ran")
-    del scenario
     return reasons
+
+
+def unusable(found: dict[str, Any]) -> list[str]:
+    """Why a run in which nothing failed cannot be compared (empty = it can)."""
+    return [
+        f"no request was due in the window {window!r}"
+        for window in ("steady", "update")
+        if not found["windows"][window]["count"]
+    ]
 
 
 def finish(result: dict[str, Any], output: Path) -> None:
@@ -729,10 +755,13 @@ def finish(result: dict[str, Any], output: Path) -> None:
 
 def summarise(result: dict[str, Any]) -> dict[str, Any]:
     """The summary of a result file: cells over their valid rounds, and ours against others."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    cells = {}
     for key in result["settings"]["cells"]:
-        groups[key] = [r["analysis"] for r in result["runs"] if r["cell"] == key and r["valid"]]
-    cells = {key: analysis.summarise(runs) for key, runs in groups.items()}
+        runs = [run for run in result["runs"] if run["cell"] == key and run["analysis"]]
+        cells[key] = analysis.summarise(
+            [run["analysis"] for run in runs if run["valid"]],
+            [run["analysis"] for run in runs if not run["valid"]],
+        )
     compared = {}
     for prefix in dict.fromkeys(key.rpartition("/")[0] for key in cells):
         here = {k.rpartition("/")[2]: v for k, v in cells.items() if k.rpartition("/")[0] == prefix}

@@ -124,9 +124,8 @@ def overview(group: Group) -> Table:
 
 def _value(summary: Summary, window: str, name: str) -> str:
     """A percentile; marked if a round's window had too few requests for it."""
-    found = summary.windows[window]
-    mark = "" if supported(name, found.count // max(summary.rounds, 1)) else "*"
-    return number(median(found.percentiles[name])) + mark
+    mark = "" if summary.supports(window, name) else "*"
+    return number(median(summary.windows[window].percentiles[name])) + mark
 
 
 def percentile_table(summary: Summary) -> Table:

@@ -108,6 +108,8 @@ def read_junit(*paths: Path) -> dict[str, int]:
     """
     outcomes: dict[tuple[str, str], str] = {}
     for path in paths:
+        if path.is_file() and path.stat().st_size == 0:
+            raise ResultsError(f"{path} is empty: the tests ended before they were counted")
         try:
             cases = list(ElementTree.parse(path).getroot().iter("testcase"))
             found = {
@@ -129,9 +131,15 @@ def _outcome(case: ElementTree.Element) -> str:
 
 
 def read_gate(path: Path) -> str:
-    """`passed` or `failed`, from what `bench gate` printed. Raises `ResultsError`."""
+    """`passed` or `failed`, from what `bench gate` printed. Raises `ResultsError`.
+
+    `ci/release.sh` makes the file before the benchmark: if that or the gate ended before there was
+    a finding, it is empty, which is not a pass, and not "not run" either.
+    """
     lines = path.read_text(encoding="utf-8").strip().splitlines()
-    last = lines[-1] if lines else ""
+    if not lines:
+        return "failed"
+    last = lines[-1]
     if last != "passed" and not last.endswith(" failed"):
         raise ResultsError(f"{path} does not end with what the gate found, but with {last!r}")
     return "passed" if last == "passed" else "failed"
