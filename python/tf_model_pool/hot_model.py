@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import threading
 import time
 import weakref
@@ -522,9 +521,9 @@ def _check(
             raise TypeError(f"{what}={count!r}: must be an int")
         if count is not None and count < 1:
             raise ValueError(f"{what}={count!r}: must be 1 or more")
-    if os.path.isfile(base):
+    if version_directory.is_file(base):
         raise ValueError(f"base_path={str(base)!r} is a file: give the directory of the versions")
-    if any(os.path.isfile(base / name) for name in version_directory.MODEL_FILES):
+    if any(version_directory.is_file(base / name) for name in version_directory.MODEL_FILES):
         raise ValueError(
             f"base_path={str(base)!r} is a SavedModel: give the directory that holds its versions, "
             "as models/ctr for models/ctr/1; load() takes a single SavedModel"

@@ -44,19 +44,27 @@ def fingerprint(directory: Path) -> Fingerprint:
     """What changes if a file in `directory` is written. Raises nothing."""
     found: set[tuple[str, int, int]] = set()
     seen: set[tuple[int, int]] = set()  # directories: a link may lead to one above it
-    pending = [str(directory)]
+    pending = [directory]
     while pending:
         path = pending.pop()
         try:
-            status = os.stat(path)
+            status = path.stat()
             if not stat.S_ISDIR(status.st_mode):
-                found.add((path, status.st_size, status.st_mtime_ns))
+                found.add((str(path), status.st_size, status.st_mtime_ns))
             elif (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                pending += [os.path.join(path, name) for name in os.listdir(path)]
+                pending += path.iterdir()
         except OSError as error:
-            found.add((path, -(error.errno or 0), 0))
+            found.add((str(path), -(error.errno or 0), 0))
     return frozenset(found)
+
+
+def is_file(path: Path) -> bool:
+    """True if `path` is known to be a file. Raises nothing, unlike `Path.is_file`."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _may_be_directory(entry: os.DirEntry[str]) -> bool:

@@ -495,9 +495,7 @@ def test_resource_tries_again_while_nothing_serves(base: Path) -> None:
     assert stepper.serving == 1
 
 
-def test_resource_lets_others_load_while_it_waits_for_calls(
-    base: Path, tmp_path: Path
-) -> None:
+def test_resource_lets_others_load_while_it_waits_for_calls(base: Path, tmp_path: Path) -> None:
     write_version(base, 1)
     stepper = Stepper(base, policy="resource")
     stepper.look()

@@ -200,8 +200,9 @@ class ServingSessionFactory : public SessionFactory {
 // Others have devices in another process, or look at what is fed in another
 // order than PrepareRun needs.
 bool IsDirect(const Session* session) {
-  return session != nullptr && std::strcmp(typeid(*session).name(),
-                                           "N10tensorflow13DirectSessionE") == 0;
+  return session != nullptr &&
+         std::strcmp(typeid(*session).name(),
+                     "N10tensorflow13DirectSessionE") == 0;
 }
 
 }  // namespace
