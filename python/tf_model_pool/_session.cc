@@ -52,6 +52,7 @@
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/framework/types.h"
 #include "tensorflow/core/platform/env.h"
+#include "tensorflow/core/platform/logging.h"
 #include "tensorflow/core/platform/threadpool.h"
 #include "tensorflow/core/platform/threadpool_options.h"
 #include "tensorflow/core/platform/tstring.h"
@@ -72,6 +73,15 @@ constexpr char kDefaultSignature[] = "serving_default";
 // With more bytes of constants than this, only the default signature is made
 // ready in a load: each has a copy of those that it uses.
 constexpr size_t kLargeConstants = size_t{64} << 20;
+
+// A signature has executors for so many selections of its outputs, beside those
+// for all of them, which then answer for any other selection. Programs ask for
+// a few; clients that choose theirs could ask for as many as there are subsets.
+constexpr size_t kMostSelections = 16;
+
+// If their copies of the graph's constants might take more bytes than this, it
+// has fewer, and at least one.
+constexpr size_t kMostCopiesOfConstants = size_t{1} << 30;
 
 // RunOptions.inter_op_thread_pool: run in the calling thread.
 constexpr int kCallingThread = -1;
@@ -617,6 +627,9 @@ class Model {
     changed_.notify_all();
   }
 
+  void NoteColdRequest() { cold_requests_.fetch_add(1); }
+  int64_t cold_requests() const { return cold_requests_.load(); }
+
   bool closing() const { return (state_.load() & kClosing) != 0; }
   bool forked() const { return forks.load() != forks_; }
 
@@ -667,6 +680,7 @@ class Model {
   std::unique_ptr<tensorflow::SavedModelBundle> bundle_;
   // Calls in flight, and kClosing.
   std::atomic<int64_t> state_{0};
+  std::atomic<int64_t> cold_requests_{0};
   std::mutex mu_;
   std::condition_variable changed_;
   bool ending_ = false;
@@ -787,7 +801,11 @@ class Signature {
               [](const auto& a, const auto& b) { return a.name < b.name; });
   }
 
-  void Read(const tensorflow::SignatureDef& definition) {
+  // Each copy of the graph's constants has so many bytes.
+  void Read(const tensorflow::SignatureDef& definition, size_t constants) {
+    most_selections_ =
+        std::clamp(kMostCopiesOfConstants / std::max(constants, size_t{1}),
+                   size_t{1}, kMostSelections);
     AddSpecs(definition.inputs(), "input", &inputs_, &unusable_);
     AddSpecs(definition.outputs(), "output", &outputs_, &unusable_);
     trains_ =
@@ -825,8 +843,52 @@ class Signature {
   // Makes what a call with all outputs runs. Without the interpreter.
   absl::Status Prepare() {
     if (!unusable_.empty() || outputs_.empty()) return absl::OkStatus();
-    const Callable* callable = nullptr;
-    return Find(all_, &callable);
+    Callable* callable = nullptr;
+    bool made = false;
+    return FindOrMake(all_, &callable, &made);
+  }
+
+  // The same for `wanted`, names or None for all outputs; names that it lacks
+  // are left out. Returns whether there was something to make. What cannot be
+  // made is left to a call, which says why.
+  bool PrepareFor(const py::object& wanted) {
+    CheckAlive();
+    std::vector<size_t> outputs = wanted.is_none() ? all_ : Known(wanted);
+    if (!unusable_.empty() || outputs.empty()) return false;
+    std::sort(outputs.begin(), outputs.end());
+    const InFlight in_flight(this);
+    bool made = false;
+    {
+      const WithoutInterpreter without;
+      RunAtLoadPriority([&] {
+        Callable* callable = nullptr;
+        FindOrMake(outputs, &callable, &made).IgnoreError();
+      });
+    }
+    return made;
+  }
+
+  // What PrepareFor of another version should be given: what was called.
+  std::vector<py::object> AskedFor() {
+    CheckForked();
+    std::vector<std::vector<size_t>> selections;
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      for (const auto& [outputs, callable] : callables_) {
+        if (callable.asked_for.load()) selections.push_back(outputs);
+      }
+    }
+    // Making an object may run a program's code.
+    std::vector<py::object> asked;
+    if (all_asked_for_.load()) asked.push_back(py::none());
+    for (const std::vector<size_t>& outputs : selections) {
+      py::tuple names(outputs.size());
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        names[i] = outputs_[outputs[i]].key;
+      }
+      asked.push_back(std::move(names));
+    }
+    return asked;
   }
 
   const std::string& name() const { return name_; }
@@ -849,13 +911,13 @@ class Signature {
     absl::Status status;
     {
       const WithoutInterpreter without;
-      status = Find(outputs, &callable);
+      status = FindForRequest(outputs, &callable);
       if (status.ok()) status = model_->Run(callable->handle, feeds, &fetches);
     }
     if (!status.ok()) RaiseStatus(status);
     py::dict answer;
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      const int slot = callable->slots[i];
+    for (const size_t output : outputs) {
+      const int slot = callable->slots[output];
       py::object array;
       if (slot < 0) {
         array = ArrayOf(Tensor(feeds[static_cast<size_t>(-1 - slot)]));
@@ -864,7 +926,7 @@ class Signature {
       } else {
         array = ArrayOf(std::move(fetches[static_cast<size_t>(slot)]));
       }
-      if (PyDict_SetItem(answer.ptr(), outputs_[outputs[i]].key.ptr(),
+      if (PyDict_SetItem(answer.ptr(), outputs_[output].key.ptr(),
                          array.ptr()) != 0) {
         throw py::error_already_set();
       }
@@ -873,11 +935,15 @@ class Signature {
   }
 
  private:
+  // The executors for a set of outputs.
   struct Callable {
     tensorflow::Session::CallableHandle handle = 0;
-    // For each output asked for, which fetch it is; -1 - i is input i.
+    // For each output of the signature, if it is in the set, which fetch it is;
+    // -1 - i is input i.
     std::vector<int> slots;
     bool shared = false;  // a fetch is two outputs
+    bool ready = false;   // under the signature's lock; the above is then final
+    std::atomic<bool> asked_for{false};  // by the outputs' names
   };
 
   class InFlight {
@@ -899,14 +965,22 @@ class Signature {
                        "' was called after its model was closed"));
   }
 
-  void CheckUsable() const {
+  void CheckForked() const {
     if (model_->forked()) {
       Raise(Python::Get().forked_error,
             "this model was loaded before the process was forked, and "
             "TensorFlow's threads stayed with the parent: load it after the "
             "fork, in the process that uses it");
     }
+  }
+
+  void CheckAlive() const {
+    CheckForked();
     if (model_->closing()) RaiseClosed();
+  }
+
+  void CheckUsable() const {
+    CheckAlive();
     if (!unusable_.empty()) {
       throw py::type_error(absl::StrCat("signature '", name_,
                                         "' cannot be called: ", unusable_));
@@ -925,31 +999,50 @@ class Signature {
     return text.empty() ? "none" : text;
   }
 
-  std::vector<size_t> Asked(const py::object& wanted) const {
+  // Calls `found` with each name, and its output or outputs_.size().
+  template <typename Found>
+  void EachName(const py::object& wanted, const Found& found) const {
     if (PyUnicode_Check(wanted.ptr())) {
       throw py::type_error(
           absl::StrCat("outputs of signature '", name_,
                        "' are a collection of names, got the str ",
                        std::string(py::repr(wanted))));
     }
-    std::vector<size_t> asked;
     for (const py::handle name : py::iter(wanted)) {
-      size_t found = 0;
-      while (found < outputs_.size() &&
-             PyObject_RichCompareBool(outputs_[found].key.ptr(), name.ptr(),
+      size_t output = 0;
+      while (output < outputs_.size() &&
+             PyObject_RichCompareBool(outputs_[output].key.ptr(), name.ptr(),
                                       Py_EQ) != 1) {
-        ++found;
+        ++output;
       }
-      if (found == outputs_.size()) {
-        PyErr_Clear();
+      if (output == outputs_.size()) PyErr_Clear();
+      found(name, output);
+    }
+  }
+
+  std::vector<size_t> Known(const py::object& wanted) const {
+    std::vector<size_t> known;
+    EachName(wanted, [&](py::handle, size_t output) {
+      if (output < outputs_.size() &&
+          std::count(known.begin(), known.end(), output) == 0) {
+        known.push_back(output);
+      }
+    });
+    return known;
+  }
+
+  std::vector<size_t> Asked(const py::object& wanted) const {
+    std::vector<size_t> asked;
+    EachName(wanted, [&](py::handle name, size_t output) {
+      if (output == outputs_.size()) {
         throw py::value_error(absl::StrCat(
             "signature '", name_, "' has no output ",
             std::string(py::repr(name)), "; it has: ", Names(outputs_)));
       }
-      if (std::count(asked.begin(), asked.end(), found) == 0) {
-        asked.push_back(found);
+      if (std::count(asked.begin(), asked.end(), output) == 0) {
+        asked.push_back(output);
       }
-    }
+    });
     if (asked.empty()) {
       throw py::value_error(
           absl::StrCat("no outputs of signature '", name_,
@@ -1009,42 +1102,93 @@ class Signature {
     throw py::type_error("inputs changed while they were read");
   }
 
-  // Makes it on first use. Without the interpreter; the result lives as long as
-  // this object.
-  absl::Status Find(const std::vector<size_t>& outputs,
-                    const Callable** found) {
-    if (&outputs == &all_) {
-      if (const Callable* ready = everything_.load(std::memory_order_acquire)) {
-        *found = ready;
-        return absl::OkStatus();
+  static void Set(std::atomic<bool>* flag) {
+    // All calls would write to one cache line.
+    if (!flag->load(std::memory_order_relaxed)) flag->store(true);
+  }
+
+  // What a request runs for these outputs, in any order. Without the
+  // interpreter; the result lives as long as this object.
+  absl::Status FindForRequest(const std::vector<size_t>& outputs,
+                              const Callable** found) {
+    Callable* callable = nullptr;
+    bool made = false;
+    absl::Status status;
+    if (&outputs != &all_) {
+      std::vector<size_t> sorted = outputs;
+      std::sort(sorted.begin(), sorted.end());
+      status = FindOrMake(sorted, &callable, &made);
+      if (callable != nullptr) Set(&callable->asked_for);
+      if (status.ok() && callable == nullptr && !refused_.exchange(true)) {
+        LOG(WARNING) << "Signature '" << name_ << "' was asked for more than "
+                     << most_selections_
+                     << " selections of its outputs: others compute all";
       }
     }
-    const std::lock_guard<std::mutex> lock(mu_);
-    auto it = callables_.find(outputs);
-    if (it == callables_.end()) {
-      Callable callable;
-      const absl::Status status = Make(outputs, &callable);
-      if (!status.ok()) return status;
-      it = callables_.emplace(outputs, std::move(callable)).first;
+    if (status.ok() && callable == nullptr) {
+      callable = everything_.load(std::memory_order_acquire);
+      if (callable == nullptr) status = FindOrMake(all_, &callable, &made);
+      if (callable != nullptr) Set(&all_asked_for_);
     }
-    if (&outputs == &all_) everything_.store(&it->second);
-    *found = &it->second;
-    return absl::OkStatus();
+    if (made) model_->NoteColdRequest();
+    *found = callable;
+    return status;
+  }
+
+  // Finds what computes `outputs`, which are sorted; what is not there is made,
+  // by one thread, for which those that need the same wait and no others.
+  // `found` is null after an error, and if there are too many selections.
+  // Without the interpreter.
+  absl::Status FindOrMake(const std::vector<size_t>& outputs, Callable** found,
+                          bool* made) {
+    std::unique_lock<std::mutex> lock(mu_);
+    auto it = callables_.find(outputs);
+    while (it != callables_.end() && !it->second.ready) {
+      changed_.wait(lock);
+      // It is not there if it could not be made.
+      it = callables_.find(outputs);
+    }
+    if (it != callables_.end()) {
+      *found = &it->second;
+      return absl::OkStatus();
+    }
+    const bool all = outputs == all_;
+    const size_t selections = callables_.size() - callables_.count(all_);
+    if (!all && selections >= most_selections_) return absl::OkStatus();
+    it = callables_.try_emplace(outputs).first;
+    Callable* const callable = &it->second;
+    lock.unlock();
+    const absl::Cleanup settle = [&] {
+      lock.lock();
+      if (*made) {
+        callable->ready = true;
+        if (all) everything_.store(callable, std::memory_order_release);
+      } else {
+        callables_.erase(it);
+      }
+      changed_.notify_all();
+    };
+    const absl::Status status = Make(outputs, callable);
+    *made = status.ok();
+    if (*made) *found = callable;
+    return status;
   }
 
   absl::Status Make(const std::vector<size_t>& outputs, Callable* callable) {
+    callable->slots.resize(outputs_.size());
     std::vector<std::string> fetches;
     for (const size_t output : outputs) {
+      int& slot = callable->slots[output];
       const std::string& tensor = outputs_[output].tensor;
       // A session does not fetch what it is fed.
       const auto feed = std::find(feeds_.begin(), feeds_.end(), tensor);
       if (feed != feeds_.end()) {
-        callable->slots.push_back(-1 - static_cast<int>(feed - feeds_.begin()));
+        slot = -1 - static_cast<int>(feed - feeds_.begin());
         continue;
       }
       const auto fetch = std::find(fetches.begin(), fetches.end(), tensor);
       callable->shared = callable->shared || fetch != fetches.end();
-      callable->slots.push_back(static_cast<int>(fetch - fetches.begin()));
+      slot = static_cast<int>(fetch - fetches.begin());
       if (fetch == fetches.end()) fetches.push_back(tensor);
     }
     return model_->MakeCallable(feeds_, fetches, &callable->handle);
@@ -1059,10 +1203,16 @@ class Signature {
   std::string unusable_;  // why, "" = it is not
   bool trains_ = false;
 
-  std::mutex mu_;
+  size_t most_selections_ = kMostSelections;
+
+  std::mutex mu_;  // never held while something is made
+  std::condition_variable changed_;
+  // By sorted outputs. None is removed once it is ready.
   std::map<std::vector<size_t>, Callable> callables_;
-  // The one for `all_`.
-  std::atomic<const Callable*> everything_{nullptr};
+  // The one for `all_`, once it is ready.
+  std::atomic<Callable*> everything_{nullptr};
+  std::atomic<bool> all_asked_for_{false};  // without names
+  std::atomic<bool> refused_{false};  // a selection, for there are too many
 };
 
 size_t BytesOfConstants(const tensorflow::GraphDef& graph) {
@@ -1088,11 +1238,12 @@ absl::Status LoadSteps(const LoadOptions& options,
   absl::Status status = model->Load(options);
   if (!status.ok()) return status;
   tensorflow::MetaGraphDef* const meta_graph = model->meta_graph();
+  const size_t constants = BytesOfConstants(meta_graph->graph_def());
   for (const auto& [name, definition] : meta_graph->signature_def()) {
     // Ops for the loader.
     if (absl::StartsWith(name, "__saved_model_")) continue;
     auto signature = std::make_shared<Signature>(model, name);
-    signature->Read(definition);
+    signature->Read(definition, constants);
     signatures->push_back(std::move(signature));
   }
   // The default first.
@@ -1101,8 +1252,7 @@ absl::Status LoadSteps(const LoadOptions& options,
               return std::make_pair(a->name() != kDefaultSignature, a->name()) <
                      std::make_pair(b->name() != kDefaultSignature, b->name());
             });
-  const bool large =
-      BytesOfConstants(meta_graph->graph_def()) > kLargeConstants;
+  const bool large = constants > kLargeConstants;
   for (const auto& signature : *signatures) {
     const bool first = signature == signatures->front();
     if (signature->trains() || (large && !first)) continue;
@@ -1216,7 +1366,9 @@ PYBIND11_MODULE(_session, m) {
             model.Close(std::nullopt);
           },
           "Returns when no call is in flight and the session has ended.")
-      .def_property_readonly("closed", &Model::closing);
+      .def_property_readonly("closed", &Model::closing)
+      .def_property_readonly("cold_requests", &Model::cold_requests,
+                             "Executors that calls had to make.");
 
   py::class_<Signature, std::shared_ptr<Signature>>(m, "Signature")
       .def_property_readonly("name",
@@ -1226,7 +1378,11 @@ PYBIND11_MODULE(_session, m) {
       .def_property_readonly(
           "outputs", [](const Signature& s) { return Describe(s.outputs()); })
       .def("run", &Signature::Run, py::arg("inputs"), py::arg("outputs"),
-           "What the signature answers: arrays by output name.");
+           "What the signature answers: arrays by output name.")
+      .def("asked_for", &Signature::AskedFor,
+           "Sets of outputs that were called: names, or None for all.")
+      .def("prepare", &Signature::PrepareFor, py::arg("outputs"),
+           "Makes what such a call runs; returns whether it was not there.");
 
   py::class_<Loaded>(m, "Loaded")
       .def_readonly("model", &Loaded::model)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tf_model_pool import version_directory
 from tf_model_pool.errors import HotModelError
-from tf_model_pool.hot_types import Model, Options
+from tf_model_pool.hot_types import AskedFor, Model, Options
 from tf_model_pool.version_directory import Fingerprint
 from tf_model_pool.warmup import WARMUP_FILE, read_requests
 
@@ -52,15 +52,20 @@ def next_failure(
 
 
 def load_version(
-    options: Options, directory: Path, files: Fingerprint, stopped: Callable[[], bool]
+    options: Options,
+    directory: Path,
+    files: Fingerprint,
+    expected: Callable[[], AskedFor],
+    stopped: Callable[[], bool],
 ) -> Model:
-    """Loads a version and lets it answer what warms it up, until `stopped`.
+    """Loads a version, prepares it for what is `expected` then, and warms it up until `stopped`.
 
-    `files` are those that were there before. Raises what the loader or a request raises, and
-    `HotModelError` if files are others now; no model is left then.
+    `files` are those that were there before. Raises what the loader or a request of the warm-up
+    raises, and `HotModelError` if files are others now; no model is left then.
     """
     model = options.loader(str(directory))
     try:
+        prepare(options, model, expected())
         _warm_up(options, model, directory, stopped)
         changed = files ^ version_directory.fingerprint(directory)
         if changed:
@@ -69,6 +74,28 @@ def load_version(
         model.close()
         raise
     return model
+
+
+def asked_for(options: Options, model: Model) -> AskedFor:
+    """What a version was asked for; nothing if it does not say."""
+    try:
+        tell = getattr(model, "asked_for", None)
+        asked = () if tell is None else tell()
+        pairs = ((name, None if outputs is None else tuple(outputs)) for name, outputs in asked)
+        return list(dict.fromkeys(pairs))
+    except Exception:
+        log.exception("%s: a version does not say what it was asked for", options.name)
+        return []
+
+
+def prepare(options: Options, model: Model, expected: AskedFor) -> None:
+    """Prepares a version, if it can be. One that is not serves as well, and its requests wait."""
+    try:
+        make = getattr(model, "prepare", None)
+        if make is not None and expected:
+            make(expected)
+    except Exception:
+        log.exception("%s: a version was not prepared for %s", options.name, expected)
 
 
 def _warm_up(options: Options, model: Model, directory: Path, stopped: Callable[[], bool]) -> None:

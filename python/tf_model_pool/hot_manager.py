@@ -41,8 +41,8 @@ from tf_model_pool.hot_events import (
     Unloaded,
 )
 from tf_model_pool.hot_load_gate import LoadGate
-from tf_model_pool.hot_loading import load_version, next_failure
-from tf_model_pool.hot_types import Entry, Options
+from tf_model_pool.hot_loading import asked_for, load_version, next_failure, prepare
+from tf_model_pool.hot_types import AskedFor, Entry, Options
 from tf_model_pool.hot_versions import Versions
 from tf_model_pool.version_directory import Fingerprint
 
@@ -85,6 +85,7 @@ class Manager(Versions):
 
         # The thread's own.
         self._choice = Choice(options)
+        self._earlier: list[AskedFor] = []  # of versions that served, the last one first
         self._ending = False
 
     # Orders.
@@ -313,7 +314,7 @@ class Manager(Versions):
             self._loading = version
         begun = self._clock()
         try:
-            model = load_version(self.options, directory, files, self._stopped)
+            model = load_version(self.options, directory, files, self._expected, self._stopped)
         except BaseException as error:  # sys.exit() in a loader or a warm-up is one, too
             self._record_failure(version, files, error)
             return error
@@ -333,6 +334,12 @@ class Manager(Versions):
         log.info("%s: version %d loaded in %.2f s", self.options.name, version, seconds)
         self._notify(Loaded(self.options.name, version, seconds))
         return None
+
+    def _expected(self) -> AskedFor:
+        """What the last two versions that served were asked for; one may have served a moment."""
+        serving = self._serving
+        now = [] if serving is None else [asked_for(self.options, serving.model)]
+        return list(dict.fromkeys(itertools.chain(*[*now, *self._earlier][:2])))
 
     def _record_failure(self, version: int, files: Fingerprint, error: BaseException) -> None:
         before = self._failures.get(version)
@@ -361,6 +368,9 @@ class Manager(Versions):
         with self._lock:
             # One that was loaded again takes the place of the one that serves.
             entry = self._entries.get(best, self._serving)
+        if entry is not None and entry is not self._serving:
+            # What was asked for since it was loaded.
+            prepare(self.options, entry.model, self._expected())
         self._switch(entry)
         stay = self._choice.stay(best, self._loaded())
         with self._lock:
@@ -376,6 +386,9 @@ class Manager(Versions):
             self._serving = entry
             self._changed.notify_all()
             self._call_waiters()
+        if previous is not None:
+            last = asked_for(self.options, previous.model)
+            self._earlier = [last, *self._earlier][:2]
         before = None if previous is None else previous.version
         after = None if entry is None else entry.version
         log.info("%s: version %s serves, %s did before", self.options.name, after, before)
@@ -423,6 +436,7 @@ class Manager(Versions):
                 entry for entry in self._retired if entry.users == 0 and entry is not self._serving
             ]
             self._retired = [entry for entry in self._retired if entry not in idle]
+            self._cold_requests += sum(entry.cold_requests() for entry in idle)
             left = bool(self._retired)
         for entry in idle:
             begun = self._clock()

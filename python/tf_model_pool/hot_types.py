@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Policy = Literal["availability", "resource"]
+#: Signatures, each with the outputs that calls named, or None for all.
+AskedFor = list[tuple[str, tuple[str, ...] | None]]
 Warmup = Literal["file"] | Iterable[Mapping[str, object]] | Callable[[Any], object] | None
 
 
 class Model(Protocol):
-    """What a loader returns: `LoadedModel`, or anything that can stand in for one."""
+    """What a loader returns: `LoadedModel`, or anything that can stand in for one.
+
+    One that has `asked_for`, `prepare` and `cold_requests`, as `LoadedModel` has them, is prepared
+    for what the version before it was asked for.
+    """
 
     @property
     def signatures(self) -> Any: ...
@@ -64,6 +70,7 @@ class HotStats:
         unloads: versions that were unloaded.
         requests: calls, those of signatures included; `use` counts once.
         request_errors: those that raised.
+        cold_requests: those that made executors first, because no load had.
         requests_in_flight: those that have not returned.
         storage_failures: how often the base directory could not be listed.
         newest_version: the newest that the last look found on disk, None if it found none.
@@ -80,6 +87,7 @@ class HotStats:
     unloads: int
     requests: int
     request_errors: int
+    cold_requests: int
     requests_in_flight: int
     storage_failures: int
     newest_version: int | None
@@ -104,10 +112,23 @@ class Options:
 class Entry:
     """A loaded version and the calls that use it."""
 
-    __slots__ = ("model", "retired", "users", "version")
+    __slots__ = ("_cold_before", "model", "retired", "users", "version")
 
     def __init__(self, version: int, model: Model) -> None:
         self.version = version
         self.model = model
         self.users = 0
         self.retired = False
+        self._cold_before = _cold_requests(model)  # of its warm-up
+
+    def cold_requests(self) -> int:
+        """Of the calls since it was loaded; 0 if the model does not count them."""
+        return _cold_requests(self.model) - self._cold_before
+
+
+def _cold_requests(model: Model) -> int:
+    try:
+        count = getattr(model, "cold_requests", 0)
+    except Exception:  # a loader's model; only a number is lost
+        return 0
+    return count if isinstance(count, int) else 0

@@ -54,6 +54,7 @@ class Versions:
         self._loads = self._load_failures = self._unloads = self._storage_failures = 0
         self._load_seconds = self._last_load_seconds = 0.0
         self._requests = self._request_errors = 0
+        self._cold_requests = 0  # of versions that were unloaded
 
     # Calls.
 
@@ -154,6 +155,7 @@ class Versions:
                 unloads=self._unloads,
                 requests=self._requests,
                 request_errors=self._request_errors,
+                cold_requests=self._cold_requests + sum(e.cold_requests() for e in entries),
                 requests_in_flight=sum(entry.users for entry in entries),
                 storage_failures=self._storage_failures,
                 newest_version=max(self._found, default=None),

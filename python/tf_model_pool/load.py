@@ -76,12 +76,13 @@ class Signature:
         outputs: by name.
     """
 
-    __slots__ = ("__weakref__", "_run", "inputs", "name", "outputs")
+    __slots__ = ("__weakref__", "_native", "_run", "inputs", "name", "outputs")
 
     def __init__(self, native: Any) -> None:
         self.name: str = native.name
         self.inputs: Mapping[str, TensorSpec] = _specs(native.inputs)
         self.outputs: Mapping[str, TensorSpec] = _specs(native.outputs)
+        self._native = native
         self._run = native.run
 
     def __call__(
@@ -98,7 +99,10 @@ class Signature:
             inputs: values by name, for names that are no keywords (or are `outputs`); may be
                 given together with keywords.
             outputs: the names of those to compute; all by default. What only others need is not
-                computed.
+                computed, for the first 16 sets of names; beyond these all are, and those asked
+                for returned. (Fewer sets, at least one, if the graph's constants take more than
+                64 MiB: their copies are to stay within 1 GiB.) The first call with a set makes
+                its executors, unless `LoadedModel.prepare` has.
             **named: values by name: NumPy arrays, eager tensors, whatever has DLPack or makes an
                 array; Python numbers, `str`, `bytes`, and nested lists of them. An array must
                 have the input's dtype or one that casts to it safely. Python's ints and bools
@@ -171,6 +175,47 @@ class LoadedModel:
             named = _merged(_DEFAULT, inputs, named)
         return default._run(named, outputs)  # type: ignore[no-any-return]
 
+    def asked_for(self) -> list[tuple[str, tuple[str, ...] | None]]:
+        """What was called since it was loaded, for the `prepare` of the next version.
+
+        Returns:
+            Names of signatures, each with the names of outputs, or with None if it was called
+            without.
+
+        Raises:
+            ForkedError: as a call.
+        """
+        return [
+            (name, outputs)
+            for name, signature in self.signatures.items()
+            for outputs in signature._native.asked_for()
+        ]
+
+    def prepare(self, asked_for: Iterable[tuple[str, Collection[str] | None]]) -> int:
+        """Makes the executors for calls to come, and gives way to requests meanwhile.
+
+            new.prepare(old.asked_for())
+            new.prepare([("serving_default", ["score"])])
+
+        No kernel runs. Signatures and outputs that the model does not have are left out, as are
+        sets of outputs beyond those that `Signature.__call__` names. What TensorFlow cannot make
+        is left to the call, which says why.
+
+        Returns:
+            How many were not there yet.
+
+        Raises:
+            TypeError: outputs that are one str.
+            ModelClosedError, ForkedError: as a call.
+        """
+        found = ((self.signatures.get(name), outputs) for name, outputs in asked_for)
+        return sum(signature._native.prepare(outputs) for signature, outputs in found if signature)
+
+    @property
+    def cold_requests(self) -> int:
+        """Calls that made executors first, because neither load nor `prepare` had."""
+        return int(self._native.cold_requests)
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
@@ -209,9 +254,9 @@ def load(
     """Loads a SavedModel with TensorFlow's C++ loader, to be called from any thread.
 
     The interpreter's lock is free meanwhile, and the loading thread gives way to requests if
-    there are model pools. Every signature is made ready (of a model with more than 64 MiB of
-    constants only `serving_default`, because each would copy them; others on first use), so no
-    first request waits. No kernel of the model runs.
+    there are model pools. Every signature is made ready with all its outputs (of a model with
+    more than 64 MiB of constants only `serving_default`, because each would copy them); what else
+    is called, on first use or by `LoadedModel.prepare`. No kernel of the model runs.
 
     Args:
         path: the directory of the SavedModel, for example `/models/ctr/1`.

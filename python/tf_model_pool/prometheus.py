@@ -25,6 +25,7 @@ _COUNTERS = (
     ("unloads", "unloads", "Versions that were unloaded"),
     ("requests", "requests", "Calls"),
     ("request_errors", "request_errors", "Calls that raised"),
+    ("cold_requests", "cold_requests", "Calls that made executors, which no load had"),
     ("storage_failures", "storage_failures", "Looks at the base directory that failed"),
 )
 _GAUGES = (

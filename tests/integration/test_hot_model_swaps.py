@@ -132,6 +132,37 @@ def test_every_answer_under_load_is_that_of_one_version_and_memory_goes_back(
     assert {pool.bytes_in_use for pool in mine} == {0}
 
 
+def test_a_version_has_executors_for_what_the_one_before_was_asked_for_when_it_serves(
+    tmp_path: Path, places: Places, ids: np.ndarray[Any, Any]
+) -> None:
+    # GIVEN requests for parts of the answers, of two signatures
+    base = tmp_path / "ctr"
+    base.mkdir()
+    sources = [places.models / "ctr" / str(version) for version in (1, 2, 3)]
+    put_whole(sources[0], base, 1)
+    with HotModel(base, poll_seconds=0.02) as hot:
+
+        def call() -> int:
+            before = hot.stats().cold_requests
+            assert list(hot(ids=ids, outputs=["score"])) == ["score"]
+            assert list(hot(ids=ids, outputs=("score", "hidden"))) == ["score", "hidden"]
+            assert list(hot.signatures["describe"](outputs=["step"])) == ["step"]
+            assert set(hot(ids=ids)) == {"score", "hidden"}
+            return hot.stats().cold_requests - before
+
+        # WHEN the first version gets them, each part is new to it
+        assert call() == 2
+        assert call() == 0
+        # THEN later ones have been prepared for them
+        put_whole(sources[1], base, 2)
+        hot.wait_for(2, PATIENCE)
+        assert call() == 0
+        put_whole(sources[2], base, 3)
+        hot.wait_for(3, PATIENCE)
+        assert call() == 0
+        assert hot.stats().cold_requests == 2
+
+
 def _cut_index(version: Path) -> None:
     index = version / "variables" / "variables.index"
     index.write_bytes(index.read_bytes()[:100])

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import itertools
+import os
+import select
 import shutil
 import subprocess
 import sys
@@ -20,8 +24,16 @@ import pytest
 
 import tf_model_pool
 from support.children import Places, run_to_end
+from support.hot_models import PATIENCE
 from support.modes import child_environment
-from support.signature_models import NARROW_TYPES, QUANTISED_TYPES, TYPES, WIDTH
+from support.signature_models import (
+    NARROW_TYPES,
+    QUANTISED_TYPES,
+    READS,
+    TYPES,
+    WIDE_OUTPUTS,
+    WIDTH,
+)
 from tf_model_pool import LoadedModel
 
 TESTS = Path(__file__).parents[1]
@@ -158,6 +170,146 @@ def test_a_signature_may_give_back_what_it_is_fed_and_one_value_twice(v1: Loaded
 def test_a_signature_of_other_than_dense_tensors_says_so(v1: LoadedModel) -> None:
     with pytest.raises(TypeError, match="input 'sparse' is not a dense tensor"):
         v1.signatures["sparse"](sparse=[1.0])
+
+
+# ---- selections of outputs ----------------------------------------------------------------------
+
+#: Every set of the outputs of `wide` but all of them.
+SELECTIONS = [
+    names
+    for count in range(1, len(WIDE_OUTPUTS))
+    for names in itertools.combinations(WIDE_OUTPUTS, count)
+]
+#: For how many a signature has executors.
+MOST = 16
+X = np.array([1, 2], np.float32)
+
+
+def is_right(names: Any, found: Mapping[str, Any]) -> bool:
+    """Whether `wide` answered these names, in their order, as it should."""
+    return list(found) == list(names) and all(
+        np.array_equal(found[name], X + WIDE_OUTPUTS.index(name)) for name in names
+    )
+
+
+def test_a_selection_of_outputs_has_executors_whatever_its_order(models: Path) -> None:
+    with tf_model_pool.load(models / "wide" / "1") as model:
+        for names in itertools.permutations(WIDE_OUTPUTS):
+            assert is_right(names, model(x=X, outputs=names))
+        assert model.cold_requests == 0
+        for names in itertools.permutations(WIDE_OUTPUTS[:3]):
+            assert is_right(names, model(x=X, outputs=names))
+        assert model.cold_requests == 1
+
+
+@pytest.mark.parametrize(("name", "most"), [("wide", MOST), ("constants", 14)])
+def test_executors_are_made_for_so_many_selections_and_all_others_are_answered_too(
+    models: Path, name: str, most: int
+) -> None:
+    with tf_model_pool.load(models / name / "1") as model:
+        wide = model.signatures["wide" if name == "constants" else "serving_default"]
+        assert is_right(WIDE_OUTPUTS, wide(x=X))
+        before = model.cold_requests
+        for names in SELECTIONS:
+            assert is_right(names, wide(x=X, outputs=names))
+            assert is_right(names[::-1], wide(x=X, outputs=names[::-1]))
+        assert len(SELECTIONS) > most
+        assert model.cold_requests == before + most
+        assert model.prepare([(wide.name, names) for names in SELECTIONS]) == 0
+
+
+def test_a_model_is_prepared_for_what_another_was_asked_for(models: Path) -> None:
+    # GIVEN a model whose second signature no load prepares
+    path = models / "constants" / "1"
+    ids = np.zeros(2, np.int32)
+
+    def call(model: LoadedModel) -> None:
+        assert model(ids=ids)["y"].tolist() == [1, 1]
+        for names in (("o3",), ("o2", "o1")):
+            assert is_right(names, model.signatures["wide"](x=X, outputs=names))
+        assert is_right(WIDE_OUTPUTS, model.signatures["wide"](x=X))
+
+    with tf_model_pool.load(path) as old, tf_model_pool.load(path) as new:
+        call(old)
+        assert old.cold_requests == 3
+        # WHEN
+        asked = old.asked_for()
+        assert set(asked) == {
+            ("serving_default", None),
+            ("wide", None),
+            ("wide", ("o3",)),
+            ("wide", ("o1", "o2")),
+        }
+        assert new.prepare(asked) == 3
+        assert new.prepare(asked) == 0
+        # THEN its calls find what they need
+        call(new)
+        assert new.cold_requests == 0
+        # AND what it was prepared for and not asked for is not told
+        assert set(new.asked_for()) == set(asked)
+        assert new.prepare([("wide", ["o4"])]) == 1
+        assert set(new.asked_for()) == set(asked)
+
+
+def test_names_that_a_model_does_not_have_are_left_out(models: Path) -> None:
+    with (
+        tf_model_pool.load(models / "before" / "1") as before,
+        tf_model_pool.load(models / "after" / "1") as after,
+    ):
+        for names in (["a", "b"], ["b"], ["c", "b", "a"]):
+            before(x=X, outputs=names)
+        before.signatures["rank"](x=X, outputs=["y"])
+        assert len(before.asked_for()) == 4
+        # {a}, {a, c}
+        assert after.prepare(before.asked_for()) == 2
+        assert after(x=X, outputs=["c", "a"])["a"].tolist() == [11, 12]
+        assert after.cold_requests == 0
+        with pytest.raises(ValueError, match="has no output 'b'"):
+            after(x=X, outputs=["b"])
+
+
+def test_prepare_says_what_it_cannot_take(models: Path, v1: LoadedModel) -> None:
+    assert v1.prepare([("sparse", None), ("nothing", ["y"]), ("serving_default", [])]) == 0
+    with pytest.raises(TypeError, match="are a collection of names, got the str 'y'"):
+        v1.prepare([("serving_default", "y")])
+    model = tf_model_pool.load(models / "wide" / "1")
+    model(x=X, outputs=["o1"])
+    model.close()
+    assert model.asked_for() == [("serving_default", ("o1",))]
+    with pytest.raises(tf_model_pool.ModelClosedError):
+        model.prepare([("serving_default", ["o2"])])
+
+
+IN_OPEN = 0x20  # inotify's
+
+
+def test_calls_go_on_while_executors_for_others_are_made(models: Path) -> None:
+    # GIVEN a selection whose executors are made from two files, of which one is an idle pipe
+    first, second = (models / "reads" / name for name in READS)
+    libc = ctypes.CDLL(None)
+    with tf_model_pool.load(models / "reads" / "1") as model, ThreadPoolExecutor(2) as executor:
+        assert model(x=X, outputs=["y"])["y"].tolist() == [2, 3]
+        first.touch()
+        os.mkfifo(second)
+        watch = libc.inotify_init1(0)
+        assert libc.inotify_add_watch(watch, os.fsencode(first), IN_OPEN) >= 0
+        waits = executor.submit(model, x=X, outputs=["content"])
+        try:
+            # WHEN the first is opened, and until the pipe has a writer, they are being made
+            assert select.select([watch], [], [], PATIENCE)[0]
+            # THEN what is ready is called
+            found = executor.submit(model, x=X, outputs=["y"]).result(PATIENCE)
+            assert found["y"].tolist() == [2, 3]
+            assert model.asked_for() == [("serving_default", ("y",))]
+            assert model.cold_requests == 1
+            assert not waits.done()
+        finally:
+            writer = os.open(second, os.O_RDWR)
+            with pytest.raises(tf_model_pool.TensorFlowError, match="Illegal seek"):
+                waits.result(PATIENCE)
+            os.close(writer)
+            os.close(watch)
+        assert model.cold_requests == 2
 
 
 # ---- types --------------------------------------------------------------------------------------
@@ -569,6 +721,37 @@ def test_threads_may_call_at_once_and_each_gets_its_own_answer(several: LoadedMo
 
     with ThreadPoolExecutor(4) as executor:
         assert all(executor.map(call, range(400)))
+
+
+def test_threads_may_ask_for_any_selection_while_executors_are_made(models: Path) -> None:
+    threads = 8
+    for rounds in range(4):
+        with (
+            tf_model_pool.load(models / "wide" / "1") as model,
+            ThreadPoolExecutor(threads) as executor,
+        ):
+            begun = threading.Barrier(threads)
+
+            def call(index: int, model: LoadedModel = model, begun: Any = begun) -> int:
+                # Each begins elsewhere, so that they meet at some and are alone at others.
+                mine = SELECTIONS[index:] + SELECTIONS[:index]
+                begun.wait()
+                if index == 0:
+                    model.prepare([("serving_default", names) for names in mine])
+                for names in mine * 3:
+                    assert is_right(names[::-1], model(x=X, outputs=names[::-1]))
+                    assert is_right(WIDE_OUTPUTS, model(x=X))
+                return len(model.asked_for())
+
+            step = 1 + rounds
+            told = list(executor.map(call, range(0, threads * step, step)))
+            # Each set of the most that there may be was made once; beside them all outputs.
+            assert max(told) == MOST + 1
+            made = model.cold_requests
+            assert made <= MOST
+            assert model.prepare([("serving_default", names) for names in SELECTIONS]) == 0
+            assert all(is_right(names, model(x=X, outputs=names)) for names in SELECTIONS)
+            assert model.cold_requests == made
 
 
 def test_calls_in_flight_end_before_a_close_and_later_ones_say_so(models: Path) -> None:

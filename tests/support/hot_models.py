@@ -53,10 +53,32 @@ class FakeModel:
         self.trace.append(f"close {self.version}")
 
 
+class PreparedModel(FakeModel):
+    """One that can be prepared; each call, and each request of its warm-up, makes executors."""
+
+    def __init__(self, path: str, trace: list[str] | None = None) -> None:
+        super().__init__(path, trace)
+        self.asked: list[Any] = []
+        self.prepared: list[list[Any]] = []
+        self.cold_requests = 0
+
+    def __call__(self, inputs: Any = None, /, *, outputs: Any = None, **named: Any) -> Any:
+        self.cold_requests += 1
+        return super().__call__(inputs, outputs=outputs, **named)
+
+    def asked_for(self) -> list[Any]:
+        return self.asked
+
+    def prepare(self, asked_for: list[Any]) -> None:
+        self.trace.append(f"prepare {self.version}")
+        self.prepared.append(asked_for)
+
+
 class FakeLoader:
     """Makes `FakeModel`s; raises what `errors` says of a version."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[FakeModel] = FakeModel) -> None:
+        self.kind = kind
         self.trace: list[str] = []
         self.models: list[FakeModel] = []
         self.errors: dict[int, BaseException] = {}
@@ -68,7 +90,7 @@ class FakeLoader:
         if version in self.errors:
             self.trace.append(f"fail {version}")
             raise self.errors[version]
-        self.models.append(FakeModel(path, self.trace))
+        self.models.append(self.kind(path, self.trace))
         return self.models[-1]
 
     def loaded(self) -> list[int]:

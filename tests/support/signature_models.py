@@ -20,6 +20,12 @@ TYPES = (
 NARROW_TYPES = ("float8_e4m3fn", "float8_e5m2", "int4", "uint4")
 QUANTISED_TYPES = ("qint8", "quint8", "qint16", "quint16", "qint32")
 WIDTH = 4
+#: Of the signature `wide`: o0 is x, o1 is x + 1, ... More sets of them than are made ready.
+WIDE_OUTPUTS = ("o0", "o1", "o2", "o3", "o4")
+#: Above 64 MiB, and below a fifteenth of 1 GiB.
+BYTES_OF_CONSTANTS = 72 << 20
+#: What the model `reads` opens, the second once it has read the first: below its directory.
+READS = ("first", "second")
 
 
 def save_all(root: Path) -> None:
@@ -84,6 +90,41 @@ def save_all(root: Path) -> None:
         x=([None], tf.string),
     )
     save("types", tf.Module(), **echoes)
+    _save_selections(root, save, signature)
+
+
+def _save_selections(root: Path, save: Any, signature: Any) -> None:
+    """Writes models of which more than one set of outputs is called."""
+    import numpy as np
+    import tensorflow as tf
+
+    def wide(x: Any) -> dict[str, Any]:
+        return {name: x + float(index) for index, name in enumerate(WIDE_OUTPUTS)}
+
+    numbers: dict[str, Any] = {"x": ([None], tf.float32)}
+    save("wide", tf.Module(), serving_default=signature(wide, **numbers))
+
+    table = np.ones([BYTES_OF_CONSTANTS // 4], np.float32)
+    save(
+        "constants",
+        tf.Module(),
+        serving_default=signature(
+            lambda ids: {"y": tf.gather(tf.constant(table), ids)}, ids=([None], tf.int32)
+        ),
+        wide=signature(wide, **numbers),
+    )
+
+    before = {"a": 1.0, "b": 2.0, "c": 3.0}
+    after = {"a": 10.0, "c": 30.0, "d": 40.0}
+    for name, added in (("before", before), ("after", after)):
+        signatures = {
+            "serving_default": signature(
+                lambda x, added=added: {key: x + value for key, value in added.items()}, **numbers
+            )
+        }
+        if name == "before":
+            signatures["rank"] = signature(lambda x: {"y": tf.argsort(x), "z": x + 1}, **numbers)
+        save(name, tf.Module(), **signatures)
 
 
 def _echo(x: Any) -> dict[str, Any]:
@@ -122,6 +163,33 @@ def save_v1(root: Path) -> None:
         builder.save()
 
 
+def save_reads(root: Path) -> None:
+    """Writes `reads/1`: TensorFlow opens files as it makes executors: they would be constants.
+
+    Without functions, so that what is not asked for is not there.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        first, second = (tf.constant(str(root / "reads" / name)) for name in READS)
+        content = tf.io.read_file(tf.strings.join([second, tf.io.read_file(first)]))
+        outputs = {"y": x + 1, "z": x + 2, "content": content}
+        builder = v1.saved_model.builder.SavedModelBuilder(str(root / "reads" / "1"))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            signature_def_map={
+                "serving_default": v1.saved_model.signature_def_utils.predict_signature_def(
+                    {"x": x}, outputs
+                )
+            },
+        )
+        builder.save()
+
+
 if __name__ == "__main__":
     save_all(Path(sys.argv[1]))
     save_v1(Path(sys.argv[1]))
+    save_reads(Path(sys.argv[1]))

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tf_model_pool
 from support.hot_models import (
+    FakeLoader,
     FakeModel,
+    PreparedModel,
     Stepper,
     remove_version,
     write_version,
@@ -133,6 +136,115 @@ def test_a_version_that_fails_its_warm_up_is_closed_and_does_not_serve(base: Pat
     assert stepper.serving == 1
     assert stepper.loader.trace == ["load 1", "load 2", "close 2"]
     assert stepper.manager.versions()[0].error == "ValueError: no such input"
+
+
+# What a version is prepared for.
+
+ASKED = [("serving_default", ("score",)), ("rank", None)]
+
+
+def prepared(stepper: Stepper) -> list[list[list[Any]]]:
+    """What each model was prepared for, each time."""
+    return [model.prepared for model in stepper.loader.models]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("policy", ["availability", "resource"])
+def test_a_version_is_prepared_for_what_the_one_before_was_asked_for(
+    base: Path, policy: str
+) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base, FakeLoader(PreparedModel), policy=policy, warmup=({"ids": 1},))
+    stepper.look()
+    stepper.loader.models[0].asked = ASKED  # type: ignore[attr-defined]
+    # WHEN
+    write_version(base, 2)
+    stepper.look(2)
+    # THEN it was, before it served, and the first version, which had none before it, was not
+    assert stepper.serving == 2
+    assert {str(each) for each in prepared(stepper)[1]} == {str(ASKED)}
+    assert prepared(stepper)[0] == []
+    assert stepper.loader.trace.index("load 2") < stepper.loader.trace.index("prepare 2")
+
+
+@pytest.mark.parametrize("policy", ["availability", "resource"])
+def test_what_one_version_was_not_asked_for_is_not_forgotten_and_what_two_were_not_is(
+    base: Path, policy: str
+) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base, FakeLoader(PreparedModel), policy=policy)
+    stepper.look()
+    stepper.loader.models[0].asked = ASKED  # type: ignore[attr-defined]
+    for version in (2, 3, 4):
+        write_version(base, version)
+        stepper.look(2)
+    assert stepper.serving == 4
+    _, second, third, fourth = prepared(stepper)
+    assert second[-1] == third[-1] == ASKED
+    assert fourth == []
+
+
+def test_what_is_asked_for_while_a_version_loads_counts(base: Path) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base, FakeLoader(PreparedModel))
+    stepper.look()
+    write_version(base, 2)
+    first = stepper.loader.models[0]
+    stepper.loader.during = lambda: first.__setattr__("asked", ASKED)
+    stepper.look(2)
+    assert prepared(stepper)[1][0] == ASKED
+
+
+def test_a_version_that_was_kept_is_prepared_before_it_serves_again(base: Path) -> None:
+    # GIVEN versions that were loaded before anything was asked for
+    for version in (1, 2):
+        write_version(base, version)
+    stepper = Stepper(base, FakeLoader(PreparedModel), keep=2)
+    stepper.look(3)
+    newest, older = stepper.loader.models
+    assert (newest.version, older.version) == (2, 1)
+    newest.asked = ASKED  # type: ignore[attr-defined]
+    # WHEN the newest goes away
+    remove_version(base, 2)
+    stepper.look(3)
+    # THEN
+    assert stepper.serving == 1
+    assert prepared(stepper)[1] == [ASKED]
+
+
+@pytest.mark.parametrize("what", ["asked_for", "prepare"])
+def test_a_version_that_cannot_be_prepared_serves(
+    base: Path, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Any, *arguments: Any) -> Any:
+        raise RuntimeError("no executors")
+
+    write_version(base, 1)
+    stepper = Stepper(base, FakeLoader(PreparedModel))
+    stepper.look()
+    stepper.loader.models[0].asked = ASKED  # type: ignore[attr-defined]
+    monkeypatch.setattr(PreparedModel, what, fail)
+    write_version(base, 2)
+    stepper.look(2)
+    assert stepper.serving == 2
+    assert stepper.manager.stats().load_failures == 0
+    assert "no executors" in caplog.text
+
+
+def test_requests_that_were_not_prepared_for_are_counted_and_those_of_the_warm_up_are_not(
+    base: Path,
+) -> None:
+    write_version(base, 1)
+    stepper = Stepper(base, FakeLoader(PreparedModel), warmup=({"ids": 1},))
+    stepper.look()
+    assert stepper.manager.stats().cold_requests == 0
+    stepper.loader.models[0](ids=2)
+    assert stepper.manager.stats().cold_requests == 1
+    # AND versions that were unloaded count on
+    write_version(base, 2)
+    stepper.look(2)
+    stepper.loader.models[1](ids=2)
+    assert stepper.loader.loaded() == [2]
+    assert stepper.manager.stats().cold_requests == 2
 
 
 # Several at once.

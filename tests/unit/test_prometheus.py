@@ -95,6 +95,7 @@ def test_a_model_has_its_version_and_counts(
     assert value("load_failures_total") == value("unloads_total") == 0
     assert value("load_seconds_sum") == value("last_load_seconds") == hot.stats().load_seconds
     assert (value("requests_total"), value("request_errors_total")) == (2, 1)
+    assert value("cold_requests_total") == 0
     assert value("requests_in_flight") == value("storage_failures_total") == 0
     hot.reload(3, timeout=60)
     assert value("pinned") == 1
