@@ -13,7 +13,7 @@ import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tf_model_pool._version import __version__
@@ -78,11 +78,20 @@ def run_command(
     commands: Commands, arguments: Sequence[str] | None, *, program: str, description: str
 ) -> int:
     """Runs one of `commands` and returns its exit status; an expected error is a line on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+
+    def run() -> int:
+        given = list(sys.argv[1:] if arguments is None else arguments)
         parser = make_parser(commands, _command_in(given), program=program, description=description)
         args = parser.parse_args(given)
         return int(importlib.import_module(commands[args.command][0]).run(args))
+
+    return exit_status_of(run)
+
+
+def exit_status_of(run: Callable[[], int]) -> int:
+    """What `run` returns, or the status of the expected error that it raises, a line on stderr."""
+    try:
+        return run()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

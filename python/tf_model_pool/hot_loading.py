@@ -81,8 +81,7 @@ def asked_for(options: Options, model: Model) -> AskedFor:
     try:
         tell = getattr(model, "asked_for", None)
         asked = () if tell is None else tell()
-        pairs = ((name, None if outputs is None else tuple(outputs)) for name, outputs in asked)
-        return list(dict.fromkeys(pairs))
+        return [(name, None if outputs is None else tuple(outputs)) for name, outputs in asked]
     except Exception:
         log.exception("%s: a version does not say what it was asked for", options.name)
         return []

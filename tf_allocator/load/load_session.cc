@@ -173,6 +173,7 @@ GraphDef ReadAgain(const MetaGraphDef& meta_graph,
 }
 
 thread_local bool in_restore_session = false;
+thread_local bool in_load = false;
 
 // Begins SessionOptions.target of sessions that LoadForPools makes; the rest is
 // the target that its caller wants.
@@ -219,15 +220,14 @@ absl::Status RestoreSessionForPools(
     const absl::Cleanup after = [before] { in_restore_session = before; };
     return restore_session(run_options, meta_graph, export_dir, front);
   };
-  if (!settings.enabled || session == nullptr ||
-      !IsDirect(BehindServing(session->get()))) {
-    return itself(session);
-  }
-  tf_model_pool::WaitForUnloads(tf_model_pool::kLoadWaits);
+  Session* const behind =
+      session == nullptr ? nullptr : BehindServing(session->get());
+  if (!settings.enabled || !IsDirect(behind)) return itself(session);
+  // LoadForPools has waited.
+  if (!in_load) tf_model_pool::WaitForUnloads(tf_model_pool::kLoadWaits);
   const tf_model_pool::GiveWay give_way;
   const size_t constants =
       SetSessionModel(session->get(), meta_graph, export_dir);
-  Session* const behind = BehindServing(session->get());
   {
     GraphDef read_again;
     const GraphDef* graph = &meta_graph.graph_def();
@@ -274,6 +274,8 @@ absl::Status LoadForPools(
   // Before it gives way: one that waits would take a part of the share.
   tf_model_pool::WaitForUnloads(tf_model_pool::kLoadWaits);
   const tf_model_pool::GiveWay give_way;
+  const bool before = std::exchange(in_load, true);
+  const absl::Cleanup after = [before] { in_load = before; };
   return load(changed);
 }
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_model_pool.errors import ModelPoolError
+from tf_model_pool.cli import exit_status_of
 from tf_model_pool.files import write_text
 from tf_model_pool_build import architecture, project
 from tf_model_pool_build.errors import BuildError
@@ -301,8 +301,4 @@ def main(arguments: Sequence[str], root: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ModelPoolError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_status_of(lambda: main(sys.argv[1:])))

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tf_model_pool.errors import ModelPoolError
+from tf_model_pool.cli import exit_status_of
 from tf_model_pool_build import project
 from tf_model_pool_build.errors import CorruptWheelError, UnsupportedWheelError
 from tf_model_pool_build.releases import releases
@@ -76,8 +76,4 @@ def main(arguments: Sequence[str], root: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ModelPoolError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_status_of(lambda: main(sys.argv[1:])))

@@ -44,7 +44,7 @@ def of_patched(
     """
     return (
         "This is TensorFlow with changes of the tf-model-pool project. It is not an official "
-        f"release\nof TensorFlow {version}, and the TensorFlow Authors have no part in it.\n\n"
+        f"release\nof TensorFlow {version}, and its authors have no part in it.\n\n"
         f"It was made from {base},\nwhich is under the Apache License, Version 2.0. In that,\n\n"
         "these files were changed:\n\n"
         + _lines(libraries, "some functions are taken from libtf_model_pool.so")
@@ -61,7 +61,7 @@ def of_patched(
 def of_library(version: str, headers: Iterable[str], *, native: bool) -> str:
     """NOTICE of the distribution for an untouched TensorFlow; arguments as `of_patched`."""
     return (
-        "This comes from the tf-model-pool project. The TensorFlow Authors have no part in it.\n\n"
+        "This comes from the tf-model-pool project. TensorFlow's authors have no part in it.\n\n"
         f"These headers are those of TensorFlow {version}, under the Apache License, Version 2.0, "
         "with\ndeclarations added:\n\n"
         + _lines(headers, "declarations were added")
